@@ -1,0 +1,18 @@
+//! Plain data that every room shares. Nothing here does I/O.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`card`] | what a technique says of itself, its knobs, the visible table of a room |
+//! | [`settings`] | `--use` and `--set`, the same words on the command line, in `tamp.toml` and in lab specs |
+//! | [`meta`] | typed model metadata, as GGUF spells it; every importer translates into it |
+//! | [`ids`] | sequence, page and token ids |
+//! | [`clock`] | injected time |
+//! | [`count`] | asked / declined / acted, and work counters |
+#![forbid(unsafe_code)]
+
+pub mod card;
+pub mod clock;
+pub mod count;
+pub mod ids;
+pub mod meta;
+pub mod settings;

@@ -1,0 +1,2 @@
+//! Workloads that print rows.
+#![forbid(unsafe_code)]

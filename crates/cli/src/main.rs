@@ -1,0 +1,2 @@
+//! The `tamp` program.
+fn main() {}

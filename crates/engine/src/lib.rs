@@ -1,0 +1,2 @@
+//! The loop.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Arithmetic and the CPU device.

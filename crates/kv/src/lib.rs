@@ -1,0 +1,2 @@
+//! KV memory: pages, tables, copy-on-write.
+#![forbid(unsafe_code)]

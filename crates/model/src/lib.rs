@@ -1,0 +1,2 @@
+//! The forward pass.
+#![forbid(unsafe_code)]

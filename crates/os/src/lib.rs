@@ -1,0 +1,1 @@
+//! The only place that talks to the operating system: maps, huge memory, affinity, cgroups, locks.

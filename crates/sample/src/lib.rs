@@ -1,0 +1,2 @@
+//! Noise, logits chain, stop rules.
+#![forbid(unsafe_code)]

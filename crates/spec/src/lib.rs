@@ -1,0 +1,2 @@
+//! Guess and check: proposers and acceptors.
+#![forbid(unsafe_code)]

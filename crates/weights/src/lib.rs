@@ -1,0 +1,2 @@
+//! Files to named tensors.
+#![forbid(unsafe_code)]
