@@ -1,1 +1,3 @@
-//! Arithmetic and the CPU device.
+//! Arithmetic and the CPU device. Knows nothing of models, sequences or files.
+
+pub mod device;
