@@ -1,8 +1,13 @@
 //! The closed set of formats, and the row each one fills.
 
+use std::fmt;
+
+use crate::block;
+
 /// How the numbers of a tensor are stored. Ids are GGUF's (`ggml_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]
+#[expect(non_camel_case_types, reason = "the names the field writes, and what `--to` takes")]
 pub enum Kind {
     /// 32-bit float
     F32 = 0,
@@ -34,6 +39,95 @@ pub enum Kind {
     BF16 = 30,
 }
 
+impl Kind {
+    /// Every kind, by id.
+    pub const ALL: [Kind; 14] = [
+        Kind::F32,
+        Kind::F16,
+        Kind::Q4_0,
+        Kind::Q4_1,
+        Kind::Q5_0,
+        Kind::Q5_1,
+        Kind::Q8_0,
+        Kind::Q2_K,
+        Kind::Q3_K,
+        Kind::Q4_K,
+        Kind::Q5_K,
+        Kind::Q6_K,
+        Kind::IQ4_NL,
+        Kind::BF16,
+    ];
+
+    /// The kind's row: the only place that ties a kind to its layout and code.
+    pub fn row(self) -> &'static Format {
+        match self {
+            Kind::F32 => &block::float::F32,
+            Kind::F16 => &block::float::F16,
+            Kind::BF16 => &block::float::BF16,
+            Kind::Q4_0 => &block::q4_0::FORMAT,
+            Kind::Q4_1 => &block::q4_1::FORMAT,
+            Kind::Q5_0 => &block::q5_0::FORMAT,
+            Kind::Q5_1 => &block::q5_1::FORMAT,
+            Kind::Q8_0 => &block::q8_0::FORMAT,
+            Kind::Q2_K => &block::q2_k::FORMAT,
+            Kind::Q3_K => &block::q3_k::FORMAT,
+            Kind::Q4_K => &block::q4_k::FORMAT,
+            Kind::Q5_K => &block::q5_k::FORMAT,
+            Kind::Q6_K => &block::q6_k::FORMAT,
+            Kind::IQ4_NL => &block::iq4_nl::FORMAT,
+        }
+    }
+
+    /// The kind with this GGUF id (`ggml_type`), if tamp knows it.
+    pub fn from_id(id: u32) -> Option<Kind> {
+        Self::ALL.into_iter().find(|k| *k as u32 == id)
+    }
+
+    /// The kind of this name, in any case.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Self::ALL.into_iter().find(|k| k.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The name people use, lower case.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Elements per block.
+    pub fn block(self) -> usize {
+        self.row().block
+    }
+
+    /// Bytes per block.
+    pub fn bytes(self) -> usize {
+        self.row().bytes
+    }
+
+    /// Bytes of a row of `cols` elements; none when `cols` is not whole blocks or the size overflows.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        let row = self.row();
+        if !cols.is_multiple_of(row.block) {
+            return None;
+        }
+        (cols / row.block).checked_mul(row.bytes)
+    }
+
+    /// Elements that share one activation scale when this kind's rows are multiplied in integers; 0 when
+    /// activations stay `f32`.
+    pub fn act_block(self) -> usize {
+        match self.block() {
+            1 => 0,
+            n => n,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// One format's row: its layout in numbers and its reference code.
 pub struct Format {
     /// the kind this row describes
@@ -44,8 +138,9 @@ pub struct Format {
     pub block: usize,
     /// bytes per block
     pub bytes: usize,
-    /// decodes whole blocks: `src.len() / bytes * block == dst.len()`
+    /// decodes whole blocks: `src.len() / bytes * block == dst.len()`; of unequal lengths the shorter counts
     pub decode: fn(src: &[u8], dst: &mut [f32]),
-    /// encodes whole blocks, the inverse up to rounding
+    /// encodes whole blocks, the inverse up to rounding; of unequal lengths the shorter counts. Block formats
+    /// read NaN as 0 and clamp what is out of their range; the float formats keep both
     pub encode: fn(src: &[f32], dst: &mut [u8]),
 }

@@ -1,0 +1,94 @@
+//! What Q3_K and Q6_K share: groups of 16 with a scale, a small signed integer times one `f16`.
+//!
+//! `x[i] = d·sc[i/16] · q[i]`; all integers are signed.
+
+use super::to_f16;
+use crate::search::{importance, inverse, nearest, peak, quantise, symmetric};
+
+/// Elements per group.
+const G: usize = 16;
+/// Rounds of choosing integers for the block scale, then the scale for the integers.
+const ROUNDS: usize = 2;
+
+/// The ranges of a format's integers, ends included.
+pub(crate) struct Range {
+    pub lo: i32,
+    pub hi: i32,
+    pub sc_lo: i32,
+    pub sc_hi: i32,
+}
+
+/// An encoded block before packing.
+pub(crate) struct Encoded {
+    pub d: f32,
+    pub sc: [i8; 16],
+    pub q: [i8; 256],
+}
+
+/// Encodes a block.
+pub(crate) fn encode(x: &[f32; 256], r: &Range) -> Encoded {
+    let x = x.as_chunks::<G>().0;
+    let w: Vec<[f32; G]> = x.iter().map(importance).collect();
+    let ideal: Vec<f32> = x.iter().zip(&w).map(|(x, w)| symmetric(x, w, r.lo, r.hi, |v| v)).collect();
+    let mut d = to_f16(peak(&ideal) / r.sc_lo as f32);
+
+    let mut best = (f32::INFINITY, d, vec![0; x.len()]);
+    let mut guess: Vec<i32> = ideal.iter().map(|&s| quantise(s, d, r.sc_lo, r.sc_hi)).collect();
+    for _ in 0..ROUNDS {
+        let mut error = 0.0;
+        for g in 0..x.len() {
+            let (e, sc) = around(&x[g], &w[g], d, guess[g], r);
+            guess[g] = sc;
+            error += e;
+        }
+        if error < best.0 {
+            best = (error, d, guess.clone());
+        }
+        d = refit(x, &w, d, &guess, r);
+    }
+
+    let (_, d, scales) = best;
+    let mut out = Encoded { d, sc: [0; 16], q: [0; 256] };
+    for (g, &sc) in scales.iter().enumerate() {
+        out.sc[g] = sc as i8;
+        for i in 0..G {
+            out.q[G * g + i] = quantise(x[g][i], d * sc as f32, r.lo, r.hi) as i8;
+        }
+    }
+    out
+}
+
+/// The best scale integer near a guess.
+fn around(x: &[f32; G], w: &[f32; G], d: f32, sc: i32, r: &Range) -> (f32, i32) {
+    let (lo, hi) = (r.lo as f32, r.hi as f32);
+    let mut best = (f32::INFINITY, 0);
+    for s in (sc - 1).max(r.sc_lo)..=(sc + 1).min(r.sc_hi) {
+        let scale = d * s as f32;
+        let inv = inverse(scale);
+        let mut error = 0.0;
+        for i in 0..G {
+            let e = scale * nearest((x[i] * inv).clamp(lo, hi)) - x[i];
+            error += w[i] * e * e;
+        }
+        if error < best.0 {
+            best = (error, s);
+        }
+    }
+    best
+}
+
+/// Least squares for the block scale, all integers held.
+fn refit(x: &[[f32; G]], w: &[[f32; G]], d: f32, scales: &[i32], r: &Range) -> f32 {
+    let (lo, hi) = (r.lo as f32, r.hi as f32);
+    let (mut aa, mut xa) = (0.0, 0.0);
+    for g in 0..x.len() {
+        let sc = scales[g] as f32;
+        let inv = inverse(d * sc);
+        for i in 0..G {
+            let a = sc * nearest((x[g][i] * inv).clamp(lo, hi));
+            aa += w[g][i] * a * a;
+            xa += w[g][i] * x[g][i] * a;
+        }
+    }
+    if aa > 0.0 { to_f16(xa / aa) } else { d }
+}
