@@ -1,2 +1,43 @@
-//! Project chores: `cargo xtask tidy`.
-fn main() {}
+//! Project chores. `cargo xtask` without a word lists them.
+#![forbid(unsafe_code)]
+
+mod chores;
+mod docs;
+mod full;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask <chore>
+  test   the fast test set (nextest when it is installed, else cargo test)
+  tidy   the invariants of ARCHITECTURE.md that a program can check
+  docs   writes docs/techniques.md from the cards
+  check  fmt, clippy, tests, doc tests, tidy, licences and advisories
+  full   every row of the acceptance table that a machine can check; prints the hash of its log
+         `full 3 8` runs rows 3 and 8 only
+  neon   builds and runs the kernel tests for aarch64 under emulation (Debian packages needed; see neon.sh)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["test", rest @ ..] => chores::test(rest),
+        ["tidy"] => tidy::run(&chores::root()),
+        ["docs"] => docs::write(&chores::root()),
+        ["check"] => chores::check(),
+        ["full", rows @ ..] => full::run(rows),
+        ["neon"] => chores::neon(),
+        _ => {
+            println!("{HELP}");
+            return if words.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
