@@ -6,7 +6,6 @@ use tamp_formats::Kind;
 
 use crate::cursor::Budget;
 use crate::error::{Error, Result};
-use crate::kinds;
 
 /// Up to four dimensions in ggml order, all at least 1, whose product fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,15 +66,16 @@ impl Shape {
 
     /// Bytes of the tensor as `kind`; columns must be whole blocks.
     pub fn byte_len(&self, name: &str, kind: Kind) -> Result<usize> {
-        let row = kinds::row_bytes(kind, self.cols()).ok_or_else(|| {
-            Error::bad(
+        if !self.cols().is_multiple_of(kind.block()) {
+            return Err(Error::bad(
                 format!("the row length of `{name}`"),
                 self.cols(),
-                format!("a multiple of {} for {}", kinds::block(kind), kinds::name(kind)),
-            )
-        })?;
-        row.checked_mul(self.rows()).ok_or_else(|| {
-            Error::bad(format!("the size of `{name}`"), "over 2^64", "a size that fits in memory")
+                format!("a multiple of {} for {kind}", kind.block()),
+            ));
+        }
+        let row = kind.row_bytes(self.cols());
+        row.and_then(|row| row.checked_mul(self.rows())).ok_or_else(|| {
+            Error::bad(format!("the size of `{name}`"), "over 2^64 bytes", "a size that fits in memory")
         })
     }
 }

@@ -13,6 +13,7 @@ pub mod gguf;
 mod kinds;
 mod sniff;
 mod store;
+pub mod testing;
 mod view;
 
 pub use error::{Error, Result};

@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use tamp_base::meta::{Meta, Value};
+use tamp_formats::Kind;
 
 use super::{ALIGNMENT, MAGIC, value};
 use crate::cursor::{ALLOC, Budget, Cursor};
 use crate::entry::{Entry, Shape, check_ranges};
 use crate::error::{Error, Result};
-use crate::kinds;
 
 /// A GGUF file's description.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ fn tensor(c: &mut Cursor, budget: &mut Budget, alignment: usize) -> Result<Entry
     }
     let offset = usize::try_from(offset)
         .map_err(|_| Error::bad(format!("the offset of `{name}`"), offset, "an offset inside the file"))?;
-    let kind = kinds::from_id(id);
+    let kind = Kind::from_id(id);
     let len = match kind {
         Some(k) => shape.byte_len(&name, k)?,
         None => 0,
