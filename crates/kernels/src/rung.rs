@@ -1,0 +1,223 @@
+//! The rungs: one table of coarse function pointers per instruction set. A rung can only be had where it runs.
+
+use tamp_formats::Kind;
+
+use crate::attend::{self, Block, Half, Single};
+use crate::lanes::Lanes;
+use crate::lanes::portable::Portable;
+use crate::rows::{self, Codes};
+use crate::tile::{Act, Tile, blocks, floats, gemm, kquants};
+
+/// Widest T of any kernel.
+pub const WIDEST: usize = 8;
+
+/// `(weights, tiles, superblocks per row, T activation rows, out [tiles][T][16])`; see [`gemm`].
+pub type GemmFn = unsafe fn(*const u8, usize, usize, *const Act, *mut f32);
+
+/// A format's kernels and layout on one rung.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    /// the format
+    pub kind: Kind,
+    /// columns per superblock
+    pub k: usize,
+    /// bytes per superblock
+    pub bytes: usize,
+    /// `by_width[t - 1]` multiplies `t` rows; widths a rung lacks are `None`, 1 is always there
+    pub by_width: [Option<GemmFn>; WIDEST],
+    /// one row's superblock into a tile
+    pub pack: fn(&[u8], usize, &mut [u8]),
+    /// its exact inverse
+    pub unpack: fn(&[u8], usize, &mut [u8]),
+}
+
+/// Everything the CPU device calls, for one instruction set.
+pub struct Rung {
+    /// the word in plans and in `--use kernels.rung=…`
+    pub name: &'static str,
+    /// can this machine run it?
+    pub available: fn() -> bool,
+    /// kernels of a format
+    pub kernel: fn(Kind) -> Kernel,
+    /// [`rows::rms_norm`]
+    pub rms_norm: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
+    /// [`rows::quantise`]
+    pub quantise: unsafe fn(*const f32, usize, usize, Codes),
+    /// [`rows::silu_mul`]
+    pub silu_mul: unsafe fn(*mut f32, *const f32),
+    /// [`attend::block`] over f16 pages
+    pub attend_f16: unsafe fn(&Block),
+    /// [`attend::block`] over f32 pages
+    pub attend_f32: unsafe fn(&Block),
+    /// [`attend::merge`]
+    pub merge: unsafe fn(&mut f32, &mut f32, *mut f32, f32, f32, *const f32, usize),
+    /// [`attend::finish`]
+    pub finish: unsafe fn(f32, *const f32, usize, *mut f32),
+}
+
+/// Matches a kind to its tile type once.
+macro_rules! by_kind {
+    ($kind:expr, $f:ident) => {
+        match $kind {
+            Kind::F32 => $f!(floats::F32),
+            Kind::F16 => $f!(floats::F16),
+            Kind::BF16 => $f!(floats::Bf16),
+            Kind::Q4_0 => $f!(blocks::Q4_0),
+            Kind::Q4_1 => $f!(blocks::Q4_1),
+            Kind::Q5_0 => $f!(blocks::Q5_0),
+            Kind::Q5_1 => $f!(blocks::Q5_1),
+            Kind::Q8_0 => $f!(blocks::Q8_0),
+            Kind::IQ4_NL => $f!(blocks::Iq4Nl),
+            Kind::Q2_K => $f!(kquants::Q2K),
+            Kind::Q3_K => $f!(kquants::Q3K),
+            Kind::Q4_K => $f!(kquants::Q4K),
+            Kind::Q5_K => $f!(kquants::Q5K),
+            Kind::Q6_K => $f!(kquants::Q6K),
+        }
+    };
+}
+
+macro_rules! rung {
+    ($module:ident, $lanes:ty, $(#[$feature:meta])?, $available:expr, [$($width:literal)*]) => {
+        mod $module {
+            use super::*;
+            type L = $lanes;
+
+            $(#[$feature])?
+            unsafe fn multiply<F: Tile, const T: usize>(
+                w: *const u8, tiles: usize, supers: usize, a: *const Act, out: *mut f32,
+            ) {
+                // SAFETY: this function's contract is that of `gemm`; the rung was checked when it was chosen.
+                unsafe { gemm::<L, F, T>(w, tiles, supers, a, out) }
+            }
+
+            fn kernel(kind: Kind) -> Kernel {
+                macro_rules! of {
+                    ($tile:ty) => {{
+                        let mut by_width: [Option<GemmFn>; WIDEST] = [None; WIDEST];
+                        $(by_width[$width - 1] = Some(multiply::<$tile, $width> as GemmFn);)*
+                        Kernel {
+                            kind: <$tile>::KIND,
+                            k: <$tile>::K,
+                            bytes: <$tile>::BYTES,
+                            by_width,
+                            pack: <$tile>::pack,
+                            unpack: <$tile>::unpack,
+                        }
+                    }};
+                }
+                by_kind!(kind, of)
+            }
+
+            $(#[$feature])?
+            unsafe fn rms_norm(x: *const f32, w: *const f32, eps: f32, n: usize, out: *mut f32) {
+                // SAFETY: same contract.
+                unsafe { rows::rms_norm::<L>(x, w, eps, n, out) }
+            }
+            $(#[$feature])?
+            unsafe fn quantise(x: *const f32, n: usize, block: usize, to: Codes) {
+                // SAFETY: same contract.
+                unsafe { rows::quantise::<L>(x, n, block, to) }
+            }
+            $(#[$feature])?
+            unsafe fn silu_mul(g: *mut f32, u: *const f32) {
+                // SAFETY: same contract.
+                unsafe { rows::silu_mul::<L>(g, u) }
+            }
+            $(#[$feature])?
+            unsafe fn attend_f16(b: &Block) {
+                // SAFETY: same contract; the width is the block's own.
+                unsafe {
+                    match b.n {
+                        1 => attend::block::<L, Half, 1>(b),
+                        2 => attend::block::<L, Half, 2>(b),
+                        3 => attend::block::<L, Half, 3>(b),
+                        _ => attend::block::<L, Half, 4>(b),
+                    }
+                }
+            }
+            $(#[$feature])?
+            unsafe fn attend_f32(b: &Block) {
+                // SAFETY: same contract; the width is the block's own.
+                unsafe {
+                    match b.n {
+                        1 => attend::block::<L, Single, 1>(b),
+                        2 => attend::block::<L, Single, 2>(b),
+                        3 => attend::block::<L, Single, 3>(b),
+                        _ => attend::block::<L, Single, 4>(b),
+                    }
+                }
+            }
+            $(#[$feature])?
+            unsafe fn merge(
+                m: &mut f32, l: &mut f32, o: *mut f32, m2: f32, l2: f32, o2: *const f32, head_dim: usize,
+            ) {
+                // SAFETY: same contract.
+                unsafe { attend::merge::<L>(m, l, o, m2, l2, o2, head_dim) }
+            }
+            $(#[$feature])?
+            unsafe fn finish(l: f32, o: *const f32, head_dim: usize, out: *mut f32) {
+                // SAFETY: same contract.
+                unsafe { attend::finish::<L>(l, o, head_dim, out) }
+            }
+
+            pub static RUNG: Rung = Rung {
+                name: stringify!($module),
+                available: $available,
+                kernel,
+                rms_norm,
+                quantise,
+                silu_mul,
+                attend_f16,
+                attend_f32,
+                merge,
+                finish,
+            };
+        }
+    };
+}
+
+rung!(portable, Portable, , || true, [1 4]);
+
+// 16 registers: more than four rows spill.
+#[cfg(target_arch = "x86_64")]
+rung!(
+    avx2,
+    crate::lanes::avx2::Avx2,
+    #[target_feature(enable = "avx2,fma,f16c")],
+    || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
+    [1 2 3 4]
+);
+
+#[cfg(target_arch = "x86_64")]
+rung!(
+    avx512,
+    crate::lanes::avx512::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")],
+    || is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("f16c"),
+    [1 2 3 4 5 6 7 8]
+);
+
+/// Every rung of this build, the best first, the portable oracle last.
+pub static RUNGS: &[&Rung] = &[
+    #[cfg(target_arch = "x86_64")]
+    &avx512::RUNG,
+    #[cfg(target_arch = "x86_64")]
+    &avx2::RUNG,
+    &portable::RUNG,
+];
+
+/// The rungs this machine can run, best first.
+pub fn available() -> impl Iterator<Item = &'static Rung> {
+    RUNGS.iter().copied().filter(|r| (r.available)())
+}
+
+/// A rung by name, if this machine can run it; `auto` is the best.
+pub fn find(name: &str) -> Option<&'static Rung> {
+    available().find(|r| name == "auto" || r.name == name)
+}
