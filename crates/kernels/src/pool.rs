@@ -5,38 +5,33 @@
 //! than a whole phase of a small model. The number of workers of a run is not a promise: when another process takes a
 //! core away, runs use fewer for a while. Results must not depend on it (DESIGN 5.1).
 
+mod governor;
+mod worker;
+
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
-use std::hint::spin_loop;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use tamp_os::cpu::{self, ThreadClock};
 
+use governor::Governor;
+pub use worker::Worker;
+use worker::serve;
+
 /// Most workers of one pool.
 const MAX_THREADS: usize = 1024;
 /// Counters of [`Worker::share`].
 const TICKETS: usize = 8;
-/// Most stealable chunks of one share: a ticket counts them in 16 bits, beside its step.
-const MAX_CHUNKS: usize = 1 << 15;
 /// Waiting turns from spinning to yielding or parking after this time when every worker has a processor...
 const SPIN: Duration = Duration::from_micros(50);
 /// ... and after this one when workers share processors, where spinning only keeps the others from working.
 const SPIN_CROWDED: Duration = Duration::from_micros(2);
-/// A wait of this length is a stall, and the one waited for is suspected of having lost its processor.
-const STALL: Duration = Duration::from_micros(100);
-/// After this time of yielding, waiting sleeps.
-const YIELD: Duration = Duration::from_millis(1);
-const NAP: Duration = Duration::from_micros(50);
 
 type Payload = Box<dyn Any + Send>;
-
-/// What a worker unwinds with when another one has panicked.
-struct Stopped;
 
 /// A value alone on its cache line pair (the prefetcher of x86 fetches lines in pairs).
 #[repr(align(128))]
@@ -56,7 +51,8 @@ struct Job {
 struct Slot {
     mail: Line<Mail>,
     done: Line<Done>,
-    clock: OnceLock<ThreadClock>,
+    /// Of the thread that last sat here.
+    clock: Mutex<Option<ThreadClock>>,
     /// Nanoseconds that others stood waiting while this one had no processor.
     late: AtomicU64,
 }
@@ -118,7 +114,7 @@ struct Lead {
     order: Vec<usize>,
     /// Seat of each slot; empty when threads are not pinned.
     seats: Vec<usize>,
-    /// The thread pinned as worker 0.
+    /// The thread that was worker 0 last.
     seated: Option<usize>,
     governor: Governor,
 }
@@ -134,7 +130,8 @@ impl Pool {
     pub fn new(threads: usize, pin: bool) -> Pool {
         let threads = threads.clamp(1, MAX_THREADS);
         let allowed = cpu::allowed_cpus();
-        let seats = if pin && threads > 1 && allowed.len() >= threads { seats(&allowed, threads) } else { vec![] };
+        let seats =
+            if pin && threads > 1 && allowed.len() >= threads { seats(&allowed, threads) } else { vec![] };
         let rounds = threads.next_power_of_two().trailing_zeros() as usize;
         let shared = Arc::new(Shared {
             slots: (0..threads).map(|_| Slot::default()).collect(),
@@ -191,16 +188,18 @@ impl Pool {
         }
         let shared = &*self.shared;
         let key = std::ptr::from_ref(shared);
-        let outer = INSIDE.get();
-        assert!(outer != key.cast(), "a job of a pool called run on the same pool; use Worker::share instead");
-        let mut lead = self.lead();
+        assert!(
+            INSIDE.get() != key.cast(),
+            "a job of a pool called run on the same pool; use Worker::share instead"
+        );
+        let mut lead = lock(&self.lead);
         let lead = &mut *lead;
         self.sit(lead);
         if lead.governor.resting() {
-            let back = lead.governor.wake(Instant::now());
-            debug_assert!(back <= lead.order.len());
+            lead.governor.wake(Instant::now());
         }
         let count = lead.governor.active;
+        let inside = Inside::enter(key.cast());
         if count == 1 {
             return job(&Worker { index: 0, count: 1, step: Cell::new(0), shared });
         }
@@ -220,9 +219,8 @@ impl Pool {
             }
         }
         let me = Worker { index: 0, count, step: Cell::new(lead.step), shared };
-        INSIDE.set(key.cast());
         let own = catch_unwind(AssertUnwindSafe(|| job(&me)));
-        INSIDE.set(outer);
+        drop(inside);
         if own.is_err() {
             shared.broken.store(true, Ordering::Release);
         }
@@ -244,23 +242,19 @@ impl Pool {
         }
     }
 
-    fn lead(&self) -> MutexGuard<'_, Lead> {
-        self.lead.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn thread(&self, slot: usize) -> &Thread {
         self.handles[slot - 1].thread()
     }
 
-    /// Pins the calling thread to slot 0's seat, once.
+    /// Puts the calling thread on slot 0's seat, unless it sits there already.
     fn sit(&self, lead: &mut Lead) {
-        if let Some(&seat) = lead.seats.first() {
-            let me = thread_key();
-            if lead.seated != Some(me) {
+        let me = thread_key();
+        if lead.seated != Some(me) {
+            if let Some(&seat) = lead.seats.first() {
                 cpu::pin_to(seat);
-                let _ = self.shared.slots[0].clock.set_if_some(ThreadClock::of_this_thread());
-                lead.seated = Some(me);
             }
+            *lock(&self.shared.slots[0].clock) = ThreadClock::of_this_thread();
+            lead.seated = Some(me);
         }
     }
 
@@ -299,7 +293,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let lead = self.lead.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if lead.seated == Some(thread_key()) {
+        if lead.seated == Some(thread_key()) && !lead.seats.is_empty() {
             cpu::unpin();
         }
         let word = (lead.run + 1) << 17 | LEAVE;
@@ -330,6 +324,26 @@ thread_local! {
     static INSIDE: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
 }
 
+/// Marks the calling thread as inside a pool's job until dropped.
+struct Inside(*const ());
+
+impl Inside {
+    fn enter(pool: *const ()) -> Inside {
+        Inside(INSIDE.replace(pool))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(self.0);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing of ours is left half-written by a panic: jobs run outside of changes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Tells living threads apart without asking the system.
 fn thread_key() -> usize {
     INSIDE.with(|c| std::ptr::from_ref(c).addr())
@@ -345,14 +359,242 @@ unsafe fn call<F: Fn(&Worker<'_>) + Sync>(data: *const (), worker: &Worker<'_>) 
 
 unsafe fn nothing(_: *const (), _: &Worker<'_>) {}
 
-trait SetIfSome<T> {
-    fn set_if_some(&self, value: Option<T>);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::Range;
 
-impl<T> SetIfSome<T> for OnceLock<T> {
-    fn set_if_some(&self, value: Option<T>) {
-        if let Some(value) = value {
-            let _ = self.set(value);
+    /// A small generator of test cases (splitmix64).
+    struct Rng(u64);
+    impl Rng {
+        fn below(&mut self, n: u64) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ z >> 31) % n) as usize
         }
+    }
+
+    fn counters(n: usize) -> Vec<AtomicUsize> {
+        (0..n).map(|_| AtomicUsize::new(0)).collect()
+    }
+
+    fn count(hits: &[AtomicUsize], range: Range<usize>) {
+        assert!(!range.is_empty());
+        for unit in range {
+            hits[unit].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn every_unit_is_handed_out_exactly_once() {
+        let mut rng = Rng(1);
+        for threads in 1..=4 {
+            let pool = Pool::new(threads, threads == 2);
+            for _ in 0..500 {
+                let n = *[3, 50, 3000].get(rng.below(3)).unwrap();
+                let n = rng.below(n + 1);
+                let grain = *[2, 20, 4000].get(rng.below(3)).unwrap();
+                let grain = rng.below(grain + 1);
+                let hits = counters(n);
+                pool.run(|w| {
+                    w.share(0, n, grain, |r| {
+                        assert_eq!(r.start % grain.max(1), 0);
+                        count(&hits, r);
+                    });
+                });
+                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1), "{threads} {n} {grain}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_grain_too_small_for_the_counter_still_hands_out_everything() {
+        let n = 5_000_000;
+        let pool = Pool::new(3, false);
+        for grain in [0, 1, 7, usize::MAX] {
+            let sum = AtomicUsize::new(0);
+            pool.run(|w| {
+                w.share(3, n, grain, |r| {
+                    _ = sum.fetch_add(r.len() * (r.start + r.end - 1), Ordering::Relaxed)
+                })
+            });
+            assert_eq!(sum.into_inner(), n * (n - 1), "{grain}");
+        }
+    }
+
+    #[test]
+    fn shares_may_follow_each_other_on_any_ticket_with_or_without_barriers() {
+        let mut rng = Rng(2);
+        for threads in 2..=4 {
+            let pool = Pool::new(threads, false);
+            for _ in 0..100 {
+                let calls: Vec<_> = (0..20)
+                    .map(|_| (rng.below(3), rng.below(200), rng.below(9), rng.below(3) == 0))
+                    .collect();
+                let hits: Vec<_> = calls.iter().map(|c| counters(c.1)).collect();
+                pool.run(|w| {
+                    for (&(ticket, n, grain, barrier), hits) in calls.iter().zip(&hits) {
+                        w.share(ticket, n, grain, |r| count(hits, r));
+                        if barrier {
+                            w.barrier();
+                        }
+                    }
+                });
+                assert!(hits.iter().flatten().all(|h| h.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_passes_a_barrier_before_all_have_come() {
+        for threads in 1..=5 {
+            let pool = Pool::new(threads, false);
+            let at = counters(threads);
+            for _ in 0..20 {
+                pool.run(|w| {
+                    for phase in 1..=50 {
+                        at[w.index()].store(phase, Ordering::Relaxed);
+                        w.barrier();
+                        assert!(at[..w.count()].iter().all(|a| a.load(Ordering::Relaxed) == phase));
+                        w.barrier();
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_before_a_barrier_is_read_after_it() {
+        let pool = Pool::new(2, true);
+        let mut cells = vec![0u64; 2 * 64];
+        struct Raw(*mut u64);
+        // SAFETY: used in disjoint halves between barriers only.
+        unsafe impl Sync for Raw {}
+        impl Raw {
+            fn at(&self, i: usize) -> *mut u64 {
+                self.0.wrapping_add(i)
+            }
+        }
+        let raw = Raw(cells.as_mut_ptr());
+        let wrong = AtomicUsize::new(0);
+        pool.run(|w| {
+            for round in 1..2000u64 {
+                for i in 0..64 {
+                    // SAFETY: each worker writes its own half, and nobody reads before the barrier.
+                    unsafe { *raw.at(w.index() * 64 + i) = round };
+                }
+                w.barrier();
+                let other = (w.index() + 1) % w.count();
+                for i in 0..64 {
+                    // SAFETY: nobody writes between the two barriers.
+                    let seen = unsafe { *raw.at(other * 64 + i) };
+                    if seen != round {
+                        wrong.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                w.barrier();
+            }
+        });
+        assert_eq!(wrong.into_inner(), 0);
+    }
+
+    #[test]
+    fn a_panic_in_any_worker_reaches_the_caller_and_the_pool_lives_on() {
+        for threads in 1..=3 {
+            let pool = Pool::new(threads, false);
+            for guilty in 0..threads {
+                for round in 0..20 {
+                    let caught = catch_unwind(AssertUnwindSafe(|| {
+                        pool.run(|w| {
+                            w.share(0, 10, 1, |_| {});
+                            w.barrier();
+                            if w.index() == guilty {
+                                // resume_unwind: a panic without the noise on stderr.
+                                resume_unwind(Box::new(guilty));
+                            }
+                            w.barrier();
+                            w.barrier();
+                        })
+                    }));
+                    let payload = caught.unwrap_err();
+                    assert_eq!(payload.downcast_ref::<usize>(), Some(&guilty), "{threads} {round}");
+                    let hits = counters(100);
+                    pool.run(|w| {
+                        w.share(0, 100, 3, |r| count(&hits, r));
+                        w.barrier();
+                    });
+                    assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn thousands_of_empty_runs_return_and_idle_workers_wake_again() {
+        let pool = Pool::new(2, true);
+        let runs = AtomicUsize::new(0);
+        for i in 0..20_000 {
+            if i % 4000 == 0 {
+                std::thread::sleep(Duration::from_millis(2)); // long enough to fall asleep
+            }
+            let before = runs.load(Ordering::Relaxed);
+            let workers = AtomicUsize::new(0);
+            pool.run(|w| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                workers.store(w.count(), Ordering::Relaxed);
+            });
+            assert_eq!(runs.load(Ordering::Relaxed) - before, workers.into_inner());
+        }
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let pool = Pool::new(2, true);
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    for _ in 0..200 {
+                        pool.run(|w| {
+                            if w.index() == 0 {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                            }
+                            w.barrier();
+                            if w.index() == 0 {
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                            }
+                        });
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_run_inside_a_job_of_the_same_pool_is_refused_and_of_another_is_served() {
+        let (pool, other) = (Pool::new(2, false), Pool::new(1, false));
+        pool.run(|_| other.run(|w| assert_eq!((w.index(), w.count()), (0, 1))));
+        let nested = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(|w| {
+                if w.index() == 0 {
+                    pool.run(|_| {});
+                }
+            });
+        }));
+        assert!(nested.is_err());
+        pool.run(|_| {});
+    }
+
+    #[test]
+    fn absurd_sizes_make_a_pool_and_dropping_one_gives_the_caller_its_processors_back() {
+        assert_eq!(Pool::new(0, true).threads(), 1);
+        drop(Pool::new(64, true));
+        let pool = Pool::new(2, true);
+        pool.run(|_| {});
+        drop(pool);
+        let all = cpu::allowed_cpus().len();
+        assert!(std::thread::available_parallelism().map_or(true, |n| n.get() >= all.min(2)));
     }
 }
