@@ -1,2 +1,33 @@
 //! Tokens to text and back, chat templates, streaming detokenisation.
+//!
+//! | item | what it does |
+//! |---|---|
+//! | [`Tokenizer`] | text to tokens and back, from GGUF metadata or from `tokenizer.json` |
+//! | [`Detokenizer`] | tokens to text while they are produced, whole characters only |
+//! | [`Template`] | a conversation to the text that a model was trained to continue |
 #![forbid(unsafe_code)]
+
+mod added;
+mod byte_level;
+mod detokenizer;
+mod error;
+mod from_json;
+mod from_meta;
+mod kinds;
+mod merge;
+mod message;
+mod norm;
+mod pre;
+mod sentence;
+mod template;
+mod tokenizer;
+mod unicode;
+mod vocab;
+mod word_piece;
+
+pub use detokenizer::Detokenizer;
+pub use error::Error;
+pub use from_meta::template_of;
+pub use message::{Content, Message};
+pub use template::Template;
+pub use tokenizer::{Special, Tokenizer};
