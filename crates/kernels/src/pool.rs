@@ -53,7 +53,7 @@ struct Slot {
     done: Line<Done>,
     /// Of the thread that last sat here.
     clock: Mutex<Option<ThreadClock>>,
-    /// Nanoseconds that others stood waiting while this one had no processor.
+    /// Nanoseconds without a processor while somebody waited.
     late: AtomicU64,
 }
 
@@ -104,10 +104,22 @@ pub struct Pool {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
     lead: Mutex<Lead>,
+    runs: AtomicU64,
+    short: AtomicU64,
+}
+
+/// Runs of a pool so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Runs {
+    /// All of them.
+    pub all: u64,
+    /// Those that had to do with fewer workers, because another process held a processor.
+    pub short: u64,
 }
 
 /// What the calling side remembers between runs.
 struct Lead {
+    /// Number of the last mail.
     run: u64,
     step: u64,
     /// Slots by index: those past `governor.active` rest.
@@ -165,7 +177,7 @@ impl Pool {
             seated: None,
             governor: Governor::new(count),
         };
-        Pool { shared, handles, lead: Mutex::new(lead) }
+        Pool { shared, handles, lead: Mutex::new(lead), runs: AtomicU64::new(0), short: AtomicU64::new(0) }
     }
 
     /// Number of workers, the caller included. A run may use fewer; see [`Worker::count`].
@@ -184,7 +196,7 @@ impl Pool {
     /// return.
     pub fn run<F: Fn(&Worker<'_>) + Sync>(&self, job: F) {
         if self.handles.is_empty() {
-            return job(&Worker { index: 0, count: 1, step: Cell::new(0), shared: &self.shared });
+            return job(&Worker { slot: 0, index: 0, count: 1, step: Cell::new(0), shared: &self.shared });
         }
         let shared = &*self.shared;
         let key = std::ptr::from_ref(shared);
@@ -199,9 +211,11 @@ impl Pool {
             lead.governor.wake(Instant::now());
         }
         let count = lead.governor.active;
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        self.short.fetch_add(u64::from(lead.governor.resting()), Ordering::Relaxed);
         let inside = Inside::enter(key.cast());
         if count == 1 {
-            return job(&Worker { index: 0, count: 1, step: Cell::new(0), shared });
+            return job(&Worker { slot: 0, index: 0, count: 1, step: Cell::new(0), shared });
         }
 
         lead.run += 1;
@@ -218,7 +232,7 @@ impl Pool {
                 self.thread(slot).unpark();
             }
         }
-        let me = Worker { index: 0, count, step: Cell::new(lead.step), shared };
+        let me = Worker { slot: 0, index: 0, count, step: Cell::new(lead.step), shared };
         let own = catch_unwind(AssertUnwindSafe(|| job(&me)));
         drop(inside);
         if own.is_err() {
@@ -230,7 +244,7 @@ impl Pool {
             let done = &shared.slots[slot].done.0;
             let answered = || done.word.load(Ordering::Acquire) == word(index);
             // A worker that panicked answers too, so this wait ends whatever happened.
-            shared.wait(answered, || false, || Some(slot), 1);
+            shared.wait(0, answered, || false, || Some(slot), 1);
             step = step.max(done.step.load(Ordering::Relaxed));
         }
         lead.step = step;
@@ -240,6 +254,12 @@ impl Pool {
         if let Some(payload) = shared.take_panic(own.err()) {
             resume_unwind(payload);
         }
+    }
+
+    /// How many runs there were, and how many of them with fewer workers than [`Pool::threads`]: a figure taken while
+    /// the second number grows is one of a disturbed machine. A pool of one counts nothing.
+    pub fn runs(&self) -> Runs {
+        Runs { all: self.runs.load(Ordering::Relaxed), short: self.short.load(Ordering::Relaxed) }
     }
 
     fn thread(&self, slot: usize) -> &Thread {
@@ -510,7 +530,7 @@ mod tests {
                         pool.run(|w| {
                             w.share(0, 10, 1, |_| {});
                             w.barrier();
-                            if w.index() == guilty {
+                            if w.index() == guilty % w.count() {
                                 // resume_unwind: a panic without the noise on stderr.
                                 resume_unwind(Box::new(guilty));
                             }

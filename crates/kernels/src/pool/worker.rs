@@ -16,8 +16,11 @@ use super::{INSIDE, LEAVE, Payload, SLEEPS, Shared, TICKETS, lock};
 const MAX_CHUNKS: usize = 1 << 15;
 /// Polls before a waiter looks at the clock.
 const POLLS: usize = 32;
-/// A wait of this length is a stall, and the one waited for is suspected of having lost its processor.
-const STALL: Duration = Duration::from_micros(100);
+/// From here on a waiter watches whether the one waited for has a processor. Earlier, asking would cost more than it
+/// tells.
+const WATCH: Duration = Duration::from_micros(25);
+/// Losses below this are the scheduler's housekeeping.
+const LOSS: Duration = Duration::from_micros(20);
 /// After this time waiting turns from yielding to short sleeps: by then the scheduler has other plans.
 const YIELD: Duration = Duration::from_millis(1);
 const NAP: Duration = Duration::from_micros(50);
@@ -30,6 +33,7 @@ struct Stopped;
 /// Every worker of a run must make the same calls of [`barrier`](Worker::barrier) and [`share`](Worker::share) in the
 /// same order with the same numbers.
 pub struct Worker<'a> {
+    pub(super) slot: usize,
     pub(super) index: usize,
     pub(super) count: usize,
     /// Number of the last barrier or share, the same for all workers at the same place; never used twice in the life
@@ -77,7 +81,7 @@ impl Worker<'_> {
             // A quick neighbour may already be at a later step.
             let arrived = || mine.load(Ordering::Acquire) >= step;
             let broken = || self.shared.broken.load(Ordering::Acquire);
-            if !self.shared.wait(arrived, broken, || self.absent(step), self.count as u64 - 1) {
+            if !self.shared.wait(self.slot, arrived, broken, || self.absent(step), self.count as u32 - 1) {
                 resume_unwind(Box::new(Stopped));
             }
             reach *= 2;
@@ -161,14 +165,15 @@ impl Shared {
 
     /// Waits until `ready`, or until `stop`: then false.
     ///
-    /// `suspect` names the slot waited for; `waiters` is how many wait for it and will report the same stall.
+    /// `me` is the slot that waits, `suspect` names the one waited for, `waiters` is how many will report the same wait.
     #[inline]
     pub(super) fn wait(
         &self,
+        me: usize,
         ready: impl Fn() -> bool,
         stop: impl Fn() -> bool,
         suspect: impl Fn() -> Option<usize>,
-        waiters: u64,
+        waiters: u32,
     ) -> bool {
         for _ in 0..POLLS {
             if ready() {
@@ -176,29 +181,26 @@ impl Shared {
             }
             spin_loop();
         }
-        self.wait_long(&ready, &stop, &suspect, waiters)
+        self.wait_long(me, &ready, &stop, &suspect, waiters)
     }
 
     #[cold]
     fn wait_long(
         &self,
+        me: usize,
         ready: &dyn Fn() -> bool,
         stop: &dyn Fn() -> bool,
         suspect: &dyn Fn() -> Option<usize>,
-        waiters: u64,
+        waiters: u32,
     ) -> bool {
         let start = Instant::now();
-        let mut watched: Option<Watched> = None;
+        let mut watch: Option<Watch> = None;
         let mut looked = false;
         loop {
             for _ in 0..POLLS {
                 if ready() {
-                    if let Some(w) = watched
-                        && w.had_no_processor()
-                    {
-                        let late = start.elapsed().as_nanos() as u64 / waiters.max(1);
-                        self.slots[w.slot].late.fetch_add(late, Ordering::Relaxed);
-                        self.trouble.store(true, Ordering::Relaxed);
+                    if let Some(watch) = watch {
+                        watch.report(self, waiters);
                     }
                     return true;
                 }
@@ -212,12 +214,16 @@ impl Shared {
                 if waited < YIELD {
                     std::thread::yield_now();
                 } else {
+                    let from = Instant::now();
                     std::thread::sleep(NAP);
+                    if let Some(watch) = &mut watch {
+                        watch.slept += from.elapsed();
+                    }
                 }
             }
-            if waited >= STALL && !looked {
+            if waited >= WATCH && !looked {
                 looked = true;
-                watched = suspect().and_then(|slot| Watched::new(self, slot));
+                watch = suspect().and_then(|them| Watch::start(self, me, them));
             }
         }
     }
@@ -242,23 +248,52 @@ impl Shared {
     }
 }
 
-/// A worker that others wait for: does it work, or has it lost its processor?
-struct Watched {
-    slot: usize,
-    clock: ThreadClock,
-    worked: Duration,
+/// A wait under watch: whose lack of a processor makes it long?
+///
+/// A worker that is waited for and works all the while is no reason to change anything: its share was larger. One that
+/// does not run has lost its processor to somebody else, or to the very worker that waits for it.
+struct Watch {
+    me: Side,
+    them: Side,
     at: Instant,
+    /// Time that the waiter gave its processor away on purpose.
+    slept: Duration,
 }
 
-impl Watched {
-    fn new(shared: &Shared, slot: usize) -> Option<Watched> {
+struct Side {
+    slot: usize,
+    clock: ThreadClock,
+    ran: Duration,
+}
+
+impl Side {
+    fn of(shared: &Shared, slot: usize) -> Option<Side> {
         let clock = (*lock(&shared.slots[slot].clock))?;
-        Some(Watched { slot, clock, worked: clock.read()?, at: Instant::now() })
+        Some(Side { slot, clock, ran: clock.read()? })
     }
 
-    fn had_no_processor(&self) -> bool {
+    /// Adds what is missing of `time` in the processor time of this side, divided among `reports` of the same.
+    fn report(&self, shared: &Shared, time: Duration, reports: u32) {
+        let Some(now) = self.clock.read() else { return };
+        let lost = time.saturating_sub(now.saturating_sub(self.ran));
+        if lost >= LOSS {
+            let lost = (lost / reports.max(1)).as_nanos() as u64;
+            shared.slots[self.slot].late.fetch_add(lost, Ordering::Relaxed);
+            shared.trouble.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Watch {
+    fn start(shared: &Shared, me: usize, them: usize) -> Option<Watch> {
+        let (me, them) = (Side::of(shared, me)?, Side::of(shared, them)?);
+        Some(Watch { me, them, at: Instant::now(), slept: Duration::ZERO })
+    }
+
+    fn report(&self, shared: &Shared, waiters: u32) {
         let passed = self.at.elapsed();
-        self.clock.read().is_some_and(|now| now.saturating_sub(self.worked) < passed / 2)
+        self.them.report(shared, passed, waiters);
+        self.me.report(shared, passed.saturating_sub(self.slept), 1);
     }
 }
 
@@ -281,7 +316,7 @@ pub(super) fn serve(shared: &Shared, slot: usize) {
         // SAFETY: this mail has not been answered, so the caller leaves the job alone.
         let job = unsafe { *shared.job.get() };
         let index = (seen >> 1 & 0xffff) as usize;
-        let worker = Worker { index, count: job.count, step: Cell::new(job.step), shared };
+        let worker = Worker { slot, index, count: job.count, step: Cell::new(job.step), shared };
         // SAFETY: `call` is the instance for the type that `data` points to, and that value outlives the run, which
         // ends only after the answer below.
         let ran = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, &worker) }));
