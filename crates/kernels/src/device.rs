@@ -222,6 +222,12 @@ pub struct BufShape {
     pub q: usize,
     /// key (and value) width
     pub kv: usize,
+    /// query heads
+    pub heads: usize,
+    /// KV heads
+    pub kv_heads: usize,
+    /// elements per head
+    pub head_dim: usize,
     /// feed-forward width
     pub ff: usize,
     /// vocabulary

@@ -7,10 +7,15 @@
 //! | [`tile`] | the R16k4 layout and its arithmetic, one file per family of formats |
 //! | [`rows`], [`attend`] | norm, quantisation, gating; attention over pages |
 //! | [`rung`] | the table of function pointers chosen once |
+//! | [`linear`], [`pool`], [`cpu`] | repacked weights, the workers, the phases |
 
 pub mod attend;
+pub mod cpu;
 pub mod device;
 pub mod lanes;
+pub mod linear;
+pub mod pool;
 pub mod rows;
 pub mod rung;
+pub mod shared;
 pub mod tile;

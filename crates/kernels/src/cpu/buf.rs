@@ -1,0 +1,190 @@
+//! Activations and scratch of a batch. Allocated once; nothing is allocated per layer.
+
+use tamp_os::mem::Aligned;
+
+use super::zeroed;
+use crate::attend::KEY_CHUNK;
+use crate::device::{BufShape, DeviceError, Read};
+use crate::rows::Codes;
+use crate::tile::Act;
+
+/// Query vectors one attention task handles at most (more only when one row's heads already exceed it).
+pub const TASK_VECTORS: usize = 32;
+/// Rows whose attention may be split by key chunks; enough to keep many workers busy on few rows.
+pub const SPLIT_ROWS: usize = 8;
+
+/// A `[rows, stride]` matrix of floats; the padding behind `width` stays zero.
+pub struct Plane {
+    /// values
+    pub data: Aligned<f32>,
+    /// floats from one row to the next, a multiple of 256
+    pub stride: usize,
+}
+
+impl Plane {
+    fn new(rows: usize, width: usize) -> Result<Self, DeviceError> {
+        let stride = width.next_multiple_of(256);
+        Ok(Plane { data: zeroed(rows * stride, "activations")?, stride })
+    }
+}
+
+/// Quantised rows for one block size.
+pub struct Quant {
+    q: Aligned<i8>,
+    d: Aligned<f32>,
+    s32: Aligned<i32>,
+    s16: Aligned<i32>,
+    stride: usize,
+    block: usize,
+}
+
+impl Quant {
+    fn new(rows: usize, width: usize, block: usize) -> Result<Self, DeviceError> {
+        let stride = width.next_multiple_of(256);
+        Ok(Quant {
+            q: zeroed(rows * stride, "quantised activations")?,
+            d: zeroed(rows * stride / block, "quantised activations")?,
+            s32: zeroed(rows * stride / 32, "quantised activations")?,
+            s16: zeroed(rows * stride / 16, "quantised activations")?,
+            stride,
+            block,
+        })
+    }
+
+    /// Codes from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Where row `r` goes.
+    pub fn codes(&mut self, r: usize) -> Codes {
+        let s = self.stride;
+        Codes {
+            q: self.q[r * s..].as_mut_ptr(),
+            d: self.d[r * s / self.block..].as_mut_ptr(),
+            s32: self.s32[r * s / 32..].as_mut_ptr(),
+            s16: self.s16[r * s / 16..].as_mut_ptr(),
+        }
+    }
+
+    /// Row `r` for the kernels, with its unquantised values at `x`.
+    pub fn act(&self, r: usize, x: *const f32) -> Act {
+        let s = self.stride;
+        Act {
+            q: self.q[r * s..].as_ptr(),
+            d: self.d[r * s / self.block..].as_ptr(),
+            s32: self.s32[r * s / 32..].as_ptr(),
+            s16: self.s16[r * s / 16..].as_ptr(),
+            x,
+        }
+    }
+}
+
+/// Attention work of one batch: a run of rows of one sequence over a run of key chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// index into [`crate::device::RowMap::seqs`]
+    pub seq: usize,
+    /// first row
+    pub row: usize,
+    /// rows
+    pub rows: usize,
+    /// first key chunk
+    pub chunk: usize,
+    /// key chunks
+    pub chunks: usize,
+    /// where its part goes when a row's chunks are split over tasks: `(slot, chunk 0's slot)`
+    pub part: Option<usize>,
+}
+
+/// Rows whose parts must be merged: `(row, first part, parts)`.
+pub type Merge = (usize, usize, usize);
+
+/// Everything a batch needs while it runs.
+pub struct Buf {
+    /// sizes
+    pub shape: BufShape,
+    /// residual stream `[rows, d]`
+    pub x: Plane,
+    /// normed input of a phase `[rows, d]`
+    pub normed: Plane,
+    /// queries, then attention output `[rows, q]`
+    pub q: Plane,
+    /// attention output `[rows, q]`
+    pub att: Plane,
+    /// keys `[rows, kv]`
+    pub k: Plane,
+    /// values `[rows, kv]`
+    pub v: Plane,
+    /// gated feed-forward activations `[rows, ff]`
+    pub ff: Plane,
+    /// int8 per 32
+    pub q32: Quant,
+    /// int8 per 256
+    pub q256: Quant,
+    /// `[rows, pairs]` cosines of the batch's positions
+    pub cos: Plane,
+    /// `[rows, pairs]` sines
+    pub sin: Plane,
+    /// attention tasks of the batch
+    pub tasks: Vec<Task>,
+    /// parts to merge
+    pub merges: Vec<Merge>,
+    /// `[parts][heads][head_dim + 2]` weighted values, maximum, sum
+    pub parts: Aligned<f32>,
+    /// parts that fit
+    pub part_room: usize,
+    /// per worker: see `scratch_len`
+    pub scratch: Aligned<f32>,
+    /// floats of scratch per worker
+    pub scratch_len: usize,
+    /// `[logits][vocab]`
+    pub logits: Aligned<f32>,
+    /// batch row of each line of `logits`
+    pub logit_rows: Vec<usize>,
+}
+
+impl Buf {
+    /// Makes a buffer for batches within `shape`.
+    pub fn new(s: &BufShape, workers: usize) -> Result<Self, DeviceError> {
+        let widest = s.d.max(s.q).max(s.ff);
+        let part_room = SPLIT_ROWS * s.ctx.div_ceil(KEY_CHUNK);
+        // Task state: q, o, merged o for up to max(TASK_VECTORS, heads) vectors of a head each, m and l twice, and
+        // a gathered block of K and V. A head is never wider than s.q or s.kv.
+        let vectors = TASK_VECTORS.max(s.heads / s.kv_heads.max(1));
+        let scratch_len = (vectors * (3 * s.head_dim + 4) + 2 * 64 * s.head_dim).next_multiple_of(64);
+        Ok(Buf {
+            shape: *s,
+            x: Plane::new(s.rows, s.d)?,
+            normed: Plane::new(s.rows, s.d)?,
+            q: Plane::new(s.rows, s.q)?,
+            att: Plane::new(s.rows, s.q)?,
+            k: Plane::new(s.rows, s.kv)?,
+            v: Plane::new(s.rows, s.kv)?,
+            ff: Plane::new(s.rows, s.ff)?,
+            q32: Quant::new(s.rows, widest, 32)?,
+            q256: Quant::new(s.rows, widest, 256)?,
+            cos: Plane::new(s.rows, s.head_dim / 2)?,
+            sin: Plane::new(s.rows, s.head_dim / 2)?,
+            tasks: Vec::new(),
+            merges: Vec::new(),
+            parts: zeroed(part_room * s.heads * (s.head_dim + 2), "attention parts")?,
+            part_room,
+            scratch: zeroed(workers * scratch_len, "attention scratch")?,
+            scratch_len,
+            logits: zeroed(s.logits * s.vocab, "logits")?,
+            logit_rows: Vec::new(),
+        })
+    }
+
+    /// Copies something out.
+    pub fn read(&self, what: Read) -> Vec<f32> {
+        match what {
+            Read::Hidden(r) => self.x.data[r * self.x.stride..][..self.shape.d].to_vec(),
+            Read::Logits(r) => match self.logit_rows.iter().position(|&x| x == r) {
+                Some(i) => self.logits[i * self.shape.vocab..][..self.shape.vocab].to_vec(),
+                None => Vec::new(),
+            },
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! K and V of one group: `[layer][page][head]`, K as `[head_dim][16 keys]`, V as `[16 keys][head_dim]`.
+
+use tamp_base::ids::{PAGE, PageId};
+use tamp_formats::Kind;
+use tamp_os::mem::Aligned;
+
+use super::zeroed;
+use crate::device::{DeviceError, KvShape, Move, Slot};
+
+/// Pages of one KV group.
+pub struct Pages {
+    shape: KvShape,
+    pages: usize,
+    size: usize,
+    k: Aligned<u8>,
+    v: Aligned<u8>,
+}
+
+impl Pages {
+    /// `pages` pages; memory is taken as pages are written.
+    pub fn new(shape: &KvShape, pages: usize) -> Result<Self, DeviceError> {
+        let size = match shape.kind {
+            Kind::F16 => 2,
+            Kind::F32 => 4,
+            other => return Err(DeviceError::Unsupported { what: format!("KV pages of {other}") }),
+        };
+        let bytes = [shape.layers, pages, shape.heads, shape.head_dim, PAGE, size]
+            .iter()
+            .try_fold(1usize, |a, &b| a.checked_mul(b));
+        let bytes = bytes.ok_or(DeviceError::Memory { bytes: usize::MAX, what: "KV pages" })?;
+        Ok(Pages { shape: *shape, pages, size, k: zeroed(bytes, "KV pages")?, v: zeroed(bytes, "KV pages")? })
+    }
+
+    /// Element format.
+    pub fn kind(&self) -> Kind {
+        self.shape.kind
+    }
+
+    /// Bytes per element.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// First byte of a page's head, the same for K and V.
+    fn head(&self, layer: usize, page: PageId, head: usize) -> usize {
+        let page = page.0 as usize;
+        assert!(layer < self.shape.layers && page < self.pages && head < self.shape.heads, "page {page}");
+        ((layer * self.pages + page) * self.shape.heads + head) * self.shape.head_dim * PAGE * self.size
+    }
+
+    /// K of one head of a page.
+    pub fn k(&self, layer: usize, page: PageId, head: usize) -> *const u8 {
+        self.k[self.head(layer, page, head)..].as_ptr()
+    }
+
+    /// V of one head of a page.
+    pub fn v(&self, layer: usize, page: PageId, head: usize) -> *const u8 {
+        self.v[self.head(layer, page, head)..].as_ptr()
+    }
+
+    /// A writer that several workers use on different slots or heads.
+    pub fn writer(&mut self, layer: usize) -> Writer<'_> {
+        let (k, v) = (self.k.as_mut_ptr(), self.v.as_mut_ptr());
+        Writer { pages: self, layer, k, v }
+    }
+
+    /// Copies positions, all layers, in order.
+    pub fn copy(&mut self, moves: &[Move]) {
+        let (hd, size) = (self.shape.head_dim, self.size);
+        for m in moves {
+            for layer in 0..self.shape.layers {
+                for head in 0..self.shape.heads {
+                    let (from, to) = (self.head(layer, m.from.page, head), self.head(layer, m.to.page, head));
+                    let (a, b) = (m.from.offset as usize, m.to.offset as usize);
+                    self.v.copy_within(from + a * hd * size..from + (a + 1) * hd * size, to + b * hd * size);
+                    for d in 0..hd {
+                        let at = from + (d * PAGE + a) * size;
+                        self.k.copy_within(at..at + size, to + (d * PAGE + b) * size);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes K and V of single positions.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    pages: &'a Pages,
+    layer: usize,
+    k: *mut u8,
+    v: *mut u8,
+}
+
+// SAFETY: `write` promises that workers touch different (slot, head) pairs.
+unsafe impl Send for Writer<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Writer<'_> {}
+
+impl Writer<'_> {
+    /// Stores one head's K and V of a position.
+    ///
+    /// # Safety
+    /// No other worker writes the same slot and head at the same time.
+    pub unsafe fn write(&self, slot: Slot, head: usize, k: &[f32], v: &[f32]) {
+        let base = self.pages.head(self.layer, slot.page, head);
+        let (hd, at) = (self.pages.shape.head_dim, slot.offset as usize);
+        assert!(k.len() == hd && v.len() == hd && at < PAGE);
+        // SAFETY: `head` checked the page, offsets stay within one head of it; disjoint by the caller's promise.
+        unsafe {
+            match self.pages.shape.kind {
+                Kind::F32 => {
+                    let (kp, vp) = (self.k.add(base).cast::<f32>(), self.v.add(base).cast::<f32>());
+                    for d in 0..hd {
+                        *kp.add(d * PAGE + at) = k[d];
+                        *vp.add(at * hd + d) = v[d];
+                    }
+                }
+                _ => {
+                    let (kp, vp) = (self.k.add(base).cast::<u16>(), self.v.add(base).cast::<u16>());
+                    for d in 0..hd {
+                        *kp.add(d * PAGE + at) = half::f16::from_f32(k[d]).to_bits();
+                        *vp.add(at * hd + d) = half::f16::from_f32(v[d]).to_bits();
+                    }
+                }
+            }
+        }
+    }
+}
