@@ -144,3 +144,39 @@ pub struct Format {
     /// read NaN as 0 and clamp what is out of their range; the float formats keep both
     pub encode: fn(src: &[f32], dst: &mut [u8]),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_id_and_by_its_name_in_any_case() {
+        for k in Kind::ALL {
+            assert_eq!(k.row().kind, k);
+            assert_eq!(Kind::from_id(k as u32), Some(k));
+            assert_eq!(Kind::from_name(&k.name().to_uppercase()), Some(k));
+            assert_eq!(format!("{k:>7}|"), format!("{:>7}|", k.name()));
+        }
+        // ids that GGUF gives to formats tamp does not know, or to nothing
+        for id in [4, 5, 9, 15, 16, 19, 21, 24, 29, 31, u32::MAX] {
+            assert_eq!(Kind::from_id(id), None);
+        }
+        assert_eq!(Kind::from_name("q4"), None);
+    }
+
+    #[test]
+    fn a_row_is_whole_blocks_or_nothing_and_never_overflows() {
+        for k in Kind::ALL {
+            assert_eq!(k.row_bytes(0), Some(0));
+            assert_eq!(k.row_bytes(3 * k.block()), Some(3 * k.bytes()));
+            if k.block() > 1 {
+                assert_eq!(k.row_bytes(k.block() + 1), None);
+            }
+            assert!([32, 256, 0].contains(&k.act_block()));
+        }
+        assert_eq!(Kind::F32.row_bytes(usize::MAX), None);
+        assert_eq!(Kind::Q6_K.act_block(), 256);
+        assert_eq!(Kind::IQ4_NL.act_block(), 32);
+        assert_eq!(Kind::BF16.act_block(), 0);
+    }
+}

@@ -6,6 +6,8 @@
 
 pub mod block;
 mod kind;
+mod recipe;
 mod search;
 
 pub use kind::{Format, Kind};
+pub use recipe::{Raised, Recipe};

@@ -23,6 +23,20 @@ const _: () = assert!(BYTES == 18);
 /// What each nibble stands for, in units of the scale; GGUF's table (`kvalues_iq4nl`).
 pub const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
+/// The index of the level nearest to each integer from -128 to 127.
+const NEAREST: [u8; 256] = {
+    let mut nearest = [0; 256];
+    let (mut v, mut at) = (-128, 0);
+    while v < 128 {
+        while at < 15 && 2 * v > LEVELS[at] as i32 + LEVELS[at + 1] as i32 {
+            at += 1;
+        }
+        nearest[(v + 128) as usize] = at as u8;
+        v += 1;
+    }
+    nearest
+};
+
 /// The row of the table of formats.
 pub static FORMAT: Format = Format {
     kind: Kind::IQ4_NL,
@@ -42,7 +56,7 @@ fn decode(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
 }
 
 fn encode(x: &[f32; BLOCK], b: &mut [u8; BYTES]) {
-    let d = search::table(x, &search::importance(x), &LEVELS, to_f16);
+    let d = search::table(x, &search::importance(x), &LEVELS, &NEAREST, to_f16);
     put_f16(b, D, d);
     let q = x.map(|x| search::nearest_level(x, d, &LEVELS) as u8);
     for j in 0..16 {

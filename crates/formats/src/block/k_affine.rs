@@ -3,7 +3,7 @@
 //! `x[i] = d·sc[g] · q[i] - dmin·mn[g]`, `g = i / group`; all integers are unsigned.
 
 use super::to_f16;
-use crate::search::{affine, importance, inverse, loss, nearest, quantise};
+use crate::search::{affine, importance, inverse, loss, nearest, quantise, unsigned};
 
 /// Rounds of choosing integers for the two scales, then the scales for the integers.
 const ROUNDS: usize = 2;
@@ -26,14 +26,19 @@ pub(crate) fn eight(v: &[u8; 16]) -> [u8; 8] {
 pub(crate) fn encode<const G: usize>(x: &[f32; 256], levels: i32, scales: i32) -> Encoded {
     let x = x.as_chunks::<G>().0;
     let w: Vec<[f32; G]> = x.iter().map(importance).collect();
-    let ideal: Vec<(f32, f32)> = x.iter().zip(&w).map(|(x, w)| affine(x, w, levels, 0.0, |v| v)).collect();
-    let (top, most) = (levels as f32, scales as f32);
-    let mut d = to_f16(ideal.iter().fold(0.0, |a: f32, p| a.max(p.0)) / most);
-    let mut dmin = to_f16(ideal.iter().fold(0.0, |a: f32, p| a.max(-p.1)) / most);
+    // Padded with zeros where there are eight groups.
+    let (mut scale, mut min, mut weight) = ([0.0; 16], [0.0; 16], [0.0; 16]);
+    for g in 0..x.len() {
+        let (s, offset) = affine(&x[g], &w[g], levels, 0.0, |v| v);
+        (scale[g], min[g], weight[g]) = (s.max(0.0), -offset, w[g].iter().sum());
+    }
+    let mut d = unsigned(&scale, &weight, scales, to_f16);
+    let mut dmin = unsigned(&min, &weight, scales, to_f16);
 
+    let top = levels as f32;
     let mut best = (f32::INFINITY, d, dmin, vec![(0, 0); x.len()]);
     let mut guess: Vec<(i32, i32)> =
-        ideal.iter().map(|p| (quantise(p.0, d, 0, scales), quantise(-p.1, dmin, 0, scales))).collect();
+        (0..x.len()).map(|g| (quantise(scale[g], d, 0, scales), quantise(min[g], dmin, 0, scales))).collect();
     for _ in 0..ROUNDS {
         let mut error = 0.0;
         for g in 0..x.len() {

@@ -3,7 +3,7 @@
 //! `x[i] = d·sc[i/16] · q[i]`; all integers are signed.
 
 use super::to_f16;
-use crate::search::{importance, inverse, nearest, peak, quantise, symmetric};
+use crate::search::{importance, inverse, nearest, quantise, symmetric};
 
 /// Elements per group.
 const G: usize = 16;
@@ -29,8 +29,9 @@ pub(crate) struct Encoded {
 pub(crate) fn encode(x: &[f32; 256], r: &Range) -> Encoded {
     let x = x.as_chunks::<G>().0;
     let w: Vec<[f32; G]> = x.iter().map(importance).collect();
-    let ideal: Vec<f32> = x.iter().zip(&w).map(|(x, w)| symmetric(x, w, r.lo, r.hi, |v| v)).collect();
-    let mut d = to_f16(peak(&ideal) / r.sc_lo as f32);
+    let ideal: [f32; 16] = std::array::from_fn(|g| symmetric(&x[g], &w[g], r.lo, r.hi, |v| v));
+    let weight: [f32; 16] = std::array::from_fn(|g| w[g].iter().sum());
+    let mut d = symmetric(&ideal, &weight, r.sc_lo, r.sc_hi, to_f16);
 
     let mut best = (f32::INFINITY, d, vec![0; x.len()]);
     let mut guess: Vec<i32> = ideal.iter().map(|&s| quantise(s, d, r.sc_lo, r.sc_hi)).collect();
