@@ -1,0 +1,393 @@
+//! The words of the command line. Help and completions are printed from these.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::fail::EXIT_CODES;
+
+/// Runs language models on your own machine, measures how fast, and says why.
+#[derive(Debug, Parser)]
+#[command(name = "tamp", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The last line of stdout is one JSON object
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub json: bool,
+    /// Chooses a technique, such as --use spec.propose=none (repeatable)
+    #[arg(long = "use", global = true, value_name = "ROOM=NAME", help_heading = "Everywhere")]
+    pub uses: Vec<String>,
+    /// Sets a knob of a technique, room.name.knob=value (repeatable)
+    #[arg(long = "set", global = true, value_name = "KNOB=VALUE", help_heading = "Everywhere")]
+    pub sets: Vec<String>,
+    /// Reads this file instead of ./tamp.toml and the user's tamp.toml
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
+    pub config: Option<PathBuf>,
+    /// Folder of the local models [default: TAMP_STORE, else the platform's data folder]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    pub store: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Streams an answer to one prompt
+    Run(RunArgs),
+    /// Talks with a model in the terminal
+    Chat(ChatArgs),
+    /// Measures: whole requests, decode, prefill, batches
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Shows the plan before it runs: kernels, formats, memory, settings and where they came from
+    Explain(ExplainArgs),
+    /// Fetches a model: smollm2, a name of --catalog, or hf:org/repo/file.gguf[@revision]
+    Pull(PullArgs),
+    /// Lists the models of the local store
+    List,
+    /// Converts a model file (GGUF, safetensors folder, llama2.c .bin, ONNX folder) to GGUF or safetensors
+    Convert(ConvertArgs),
+    /// Writes a model with other block formats
+    Quantize(QuantizeArgs),
+    /// Prints the token ids of a text
+    Tokenize(TokenizeArgs),
+    /// Measures quality
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Lists the techniques, their claims and knobs
+    Techniques(TechniquesArgs),
+    /// Generates text, or measures whole requests with --benchmark-generate
+    Generate(GenerateArgs),
+    /// Prints a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How the model is loaded.
+#[derive(Debug, Args, Clone, Default)]
+pub struct LoadArgs {
+    /// Worker threads [default: the cores this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Context in tokens [default: the model's, or what fits]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ctx: Option<u32>,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args, Clone)]
+pub struct SampleArgs {
+    /// Stops after this many tokens [default: until the model ends or the context is full]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+    /// 0 always takes the likeliest token
+    #[arg(short, long, default_value_t = 0.8, value_name = "T")]
+    pub temperature: f32,
+    /// Keeps the smallest set of tokens with this much probability; 1 keeps all
+    #[arg(long, default_value_t = 0.95, value_name = "P")]
+    pub top_p: f32,
+    /// Keeps the k likeliest tokens; 0 keeps all
+    #[arg(long, default_value_t = 40, value_name = "K")]
+    pub top_k: u32,
+    /// Drops tokens below this fraction of the likeliest one's probability; 0 drops none
+    #[arg(long, default_value_t = 0.05, value_name = "P")]
+    pub min_p: f32,
+    /// Divides the logits of tokens already seen; 1 does nothing
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    pub repetition_penalty: f32,
+    /// Subtracted from logits of tokens already generated
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_hyphen_values = true)]
+    pub presence_penalty: f32,
+    /// Subtracted once per time a token was generated
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_hyphen_values = true)]
+    pub frequency_penalty: f32,
+    /// The same seed gives the same tokens [default: drawn anew]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Stops before this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Goes on after the model's end token
+    #[arg(long)]
+    pub ignore_eos: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// [MODEL] "prompt": a path, a name of the store, or hf:…; the default model when there is only a prompt.
+    /// `-` or no prompt reads it from stdin
+    #[arg(value_name = "MODEL] [PROMPT", num_args = 0..=2)]
+    pub words: Vec<String>,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// A system message for the chat template
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// The prompt is taken as it is, without a chat template
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// Arguments of `chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// A system message
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+}
+
+/// Commands of `bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Whole requests with one loaded engine
+    Generate(BenchGenerateArgs),
+    /// Tokens per second of one sequence
+    Decode(BenchArgs),
+    /// Tokens per second of a prompt
+    Prefill(BenchArgs),
+    /// Tokens per second of several sequences at once
+    Batch(BenchBatchArgs),
+}
+
+/// Arguments of `bench decode` and `bench prefill`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Tokens per sample
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// Samples kept
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub samples: u32,
+    /// Tokens already in the context when a sample starts
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub depth: u32,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench batch`.
+#[derive(Debug, Args)]
+pub struct BenchBatchArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Tokens per sequence
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// Sequences at once
+    #[arg(long, default_value = "1,2,4,8,16", value_delimiter = ',', value_name = "N,…",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: Vec<u32>,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench generate`.
+#[derive(Debug, Args)]
+pub struct BenchGenerateArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// The prompt, taken as it is
+    #[arg(long, default_value = "Hello", value_name = "TEXT")]
+    pub prompt: String,
+    /// Tokens per request; the model's end token does not stop it
+    #[arg(short = 'n', long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Requests before counting starts
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub warmup: u32,
+    /// Requests counted
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub iterations: u32,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The prompt
+    pub prompt: String,
+    /// A model: a path, a name of the store, or hf:…
+    #[arg(long, alias = "model", value_name = "MODEL")]
+    pub bundle: Option<String>,
+    /// Measures whole requests instead of answering
+    #[arg(long)]
+    pub benchmark_generate: bool,
+    /// Requests before counting starts
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub compare_warmup: u32,
+    /// Requests counted
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub compare_iterations: u32,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sample: SampleArgs,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// A system message for the chat template
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// The prompt is taken as it is, without a chat template
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Sequences at once, for the second memory figure
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// smollm2, a name of the catalogue, or hf:org/repo/file.gguf[@revision]
+    pub name: String,
+    /// A catalogue file with more names
+    #[arg(long, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+}
+
+/// Arguments of `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A model file or folder
+    pub input: PathBuf,
+    /// The file (.gguf) or folder (safetensors) to write
+    pub output: PathBuf,
+}
+
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// A path, a name of the store, or hf:…
+    pub input: String,
+    /// The GGUF file to write
+    pub output: PathBuf,
+    /// Format or recipe, such as q4_k
+    #[arg(long, value_name = "FORMAT")]
+    pub to: String,
+}
+
+/// Arguments of `tokenize`.
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// The text
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    pub text: Option<String>,
+    /// A file with the text; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Without the tokens the model wants at the ends (BOS, EOS)
+    #[arg(long)]
+    pub plain: bool,
+    /// Special tokens written in the text, such as <|im_end|>, stay text
+    #[arg(long)]
+    pub no_special: bool,
+}
+
+/// Commands of `eval`.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Perplexity of a text, with llama-perplexity's windows
+    Ppl(PplArgs),
+}
+
+/// Arguments of `eval ppl`.
+#[derive(Debug, Args)]
+pub struct PplArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// A file with the text
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Tokens per window; the second half of each is scored
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
+    pub ctx: u32,
+    /// Stops after this many windows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// Writes the logits of the scored positions as raw little-endian f32, row after row
+    #[arg(long, value_name = "FILE")]
+    pub logits: Option<PathBuf>,
+    /// Worker threads [default: the cores this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// Arguments of `techniques`.
+#[derive(Debug, Args)]
+pub struct TechniquesArgs {
+    /// One technique: a name, or room.name
+    pub name: Option<String>,
+    /// As the page docs/techniques.md
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_counted_command_of_the_field_is_understood_word_for_word() {
+        let words = "tamp generate --bundle M --max-tokens 64 --benchmark-generate --compare-warmup 1 \
+                     --compare-iterations 3 Hello";
+        let Command::Generate(g) = Cli::try_parse_from(words.split_whitespace()).unwrap().command else {
+            panic!()
+        };
+        assert!(g.benchmark_generate && g.prompt == "Hello" && g.bundle.as_deref() == Some("M"));
+        assert_eq!((g.sample.max_tokens, g.compare_warmup, g.compare_iterations), (Some(64), 1, 3));
+    }
+
+    #[test]
+    fn a_slip_in_a_flag_is_answered_with_the_near_one() {
+        let e = Cli::try_parse_from(["tamp", "run", "--temprature", "0", "x"]).unwrap_err().to_string();
+        assert!(e.contains("--temperature"), "{e}");
+    }
+}

@@ -1,0 +1,152 @@
+//! How a command fails: a sentence, what to do about it, and the exit code.
+
+use std::fmt;
+
+use tamp_base::card::CardError;
+
+/// Exit codes, as `tamp --help` and the README list them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Something unexpected.
+    Other = 1,
+    /// A flag, name, knob or value that does not exist.
+    Usage = 2,
+    /// A model or another file that is missing or cannot be read.
+    File = 3,
+    /// The network, a registry client or the hub.
+    Network = 4,
+    /// The plan refuses: the model, machine and settings do not go together.
+    Refused = 5,
+    /// Stopped by Ctrl-C.
+    Interrupted = 130,
+}
+
+/// The table for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 other, 2 usage, 3 model or file, 4 network, 5 refused by the plan, 130 interrupted";
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Fail {
+    /// exit code
+    pub code: Code,
+    /// one sentence
+    pub what: String,
+    /// what to do next, empty when there is nothing to do
+    pub hint: String,
+}
+
+/// The result of a command.
+pub type Done<T = ()> = Result<T, Fail>;
+
+impl Fail {
+    /// A failure with a sentence.
+    pub fn new(code: Code, what: impl fmt::Display) -> Self {
+        Self { code, what: what.to_string(), hint: String::new() }
+    }
+
+    /// Wrong words on the command line or in a configuration file.
+    pub fn usage(what: impl fmt::Display) -> Self {
+        Self::new(Code::Usage, what)
+    }
+
+    /// A file that is missing or unreadable.
+    pub fn file(what: impl fmt::Display) -> Self {
+        Self::new(Code::File, what)
+    }
+
+    /// The network or a program that speaks to it.
+    pub fn network(what: impl fmt::Display) -> Self {
+        Self::new(Code::Network, what)
+    }
+
+    /// Adds what to do next.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = hint.to_string();
+        self
+    }
+
+    /// The process was interrupted on purpose; there is nothing to explain.
+    pub fn interrupted() -> Self {
+        Self::new(Code::Interrupted, "interrupted")
+    }
+
+    /// Prints to stderr and gives the exit code.
+    pub fn report(&self) -> u8 {
+        use std::io::Write;
+        let mut err = std::io::stderr().lock();
+        let _ = writeln!(err, "tamp: {}", self.what);
+        if !self.hint.is_empty() {
+            let _ = writeln!(err, "      {}", self.hint);
+        }
+        self.code as u8
+    }
+}
+
+impl From<CardError> for Fail {
+    fn from(e: CardError) -> Self {
+        match e {
+            CardError::Refused { .. } => Fail::new(Code::Refused, e),
+            _ => Fail::usage(e).hint("`tamp techniques` lists every room, name and knob"),
+        }
+    }
+}
+
+/// Only for output to stdout and stderr; file errors name their file.
+impl From<std::io::Error> for Fail {
+    fn from(e: std::io::Error) -> Self {
+        Fail::new(Code::Other, format!("cannot write the output: {e}"))
+    }
+}
+
+/// Names the file of an I/O error.
+pub trait At<T> {
+    /// `what` is a verb phrase: "read", "write".
+    fn at(self, verb: &str, path: &std::path::Path) -> Done<T>;
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, verb: &str, path: &std::path::Path) -> Done<T> {
+        self.map_err(|e| Fail::file(format!("cannot {verb} {}: {e}", path.display())))
+    }
+}
+
+/// The known word closest to `word`, when it is close enough to be a slip.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|k| (distance(word, k), k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .min()
+        .map(|(_, k)| k)
+}
+
+/// Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_word_and_a_stranger_finds_none() {
+        let known = ["smollm2", "qwen-coder-0.5b", "stories15m"];
+        assert_eq!(nearest("smolm2", known), Some("smollm2"));
+        assert_eq!(nearest("qwen-coder-05b", known), Some("qwen-coder-0.5b"));
+        assert_eq!(nearest("gpt-4", known), None);
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
+    }
+}
