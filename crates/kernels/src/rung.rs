@@ -3,7 +3,6 @@
 use tamp_formats::Kind;
 
 use crate::attend::{self, Block, Half, Single};
-use crate::lanes::Lanes;
 use crate::lanes::portable::Portable;
 use crate::rows::{self, Codes};
 use crate::tile::{Act, Tile, blocks, floats, gemm, kquants};

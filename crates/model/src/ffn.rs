@@ -1,0 +1,3 @@
+//! What transforms each position by itself: phases D, E of a layer.
+
+pub mod gated;

@@ -1,0 +1,297 @@
+//! Named tensors → a model on a device. Each tensor is repacked and its source pages dropped before the next, so
+//! weights are never in memory twice.
+
+use std::sync::Arc;
+
+use tamp_formats::Kind;
+use tamp_kernels::device::{AttnShape, AttnWeights, BufShape, Device, FfnWeights, KvShape, Projection, Rope};
+use tamp_weights::Weights;
+
+use crate::error::ModelError;
+use crate::family::{self, Shape};
+use crate::ffn::gated::Gated;
+use crate::mixer::attention::Attention;
+use crate::rope;
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// rows per batch at most
+    pub rows: usize,
+    /// rows of the head computed at once; bounds the memory of full logits
+    pub logits: usize,
+    /// longest context, positions
+    pub ctx: usize,
+    /// format of KV pages: F16, or F32 as the oracle
+    pub kv: Kind,
+    /// decode every matrix to F32: the reference forward
+    pub decode: bool,
+}
+
+/// One layer: what mixes positions, what transforms each.
+pub struct Layer<D: Device> {
+    /// phases A to C
+    pub mixer: Attention<D>,
+    /// phases D and E
+    pub ffn: Gated<D>,
+}
+
+/// A model on a device, with the buffers of one batch.
+pub struct Model<D: Device> {
+    /// sizes
+    pub shape: Shape,
+    /// rotary embedding
+    pub rope: Arc<Rope>,
+    /// the layers
+    pub layers: Vec<Layer<D>>,
+    pub(crate) device: Arc<D>,
+    pub(crate) embed: Arc<D::Linear>,
+    pub(crate) head: Arc<D::Linear>,
+    pub(crate) norm: D::Vector,
+    pub(crate) buf: D::Buf,
+    pub(crate) most_rows: usize,
+    pub(crate) most_logits: usize,
+    pub(crate) ctx: usize,
+    kv: Kind,
+    layer_bytes: u64,
+    head_bytes: u64,
+    embed_bytes: u64,
+}
+
+impl<D: Device> Model<D> {
+    /// Loads every tensor. `progress(done, total)` counts source bytes.
+    pub fn load(
+        weights: &Weights,
+        device: Arc<D>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ModelError> {
+        let family = family::find(&weights.meta)?;
+        let embed = weights.tensors().find(|t| t.name == "token_embd.weight");
+        let embed = embed.ok_or_else(|| ModelError::Missing("token_embd.weight".into()))?;
+        let vocab = embed.shape.get(1).copied().unwrap_or(1);
+        let shape = family::shape(&weights.meta, family, vocab)?;
+        let ctx = options.ctx.max(1);
+        let total = weights.tensors().map(|t| t.bytes as u64).sum();
+        let mut loader =
+            Loader { weights, device: &*device, decode: options.decode, done: 0, total, progress };
+
+        let factors = loader.numbers("rope_freqs.weight", None)?;
+        let rope = Arc::new(rope::read(&weights.meta, family, &shape, factors.as_deref())?);
+        let (d, hd) = (shape.d, shape.head_dim);
+        let (q, kv) = (shape.heads * hd, shape.kv_heads * hd);
+        let embed = Arc::new(loader.matrix("token_embd.weight", vocab, d)?);
+        let head = match weights.tensor("output.weight")? {
+            Some(_) => Arc::new(loader.matrix("output.weight", vocab, d)?),
+            None => Arc::clone(&embed),
+        };
+        let norm = loader.vector("output_norm.weight", d)?;
+        let mut layers = Vec::new();
+        for l in 0..shape.layers {
+            let name = |part: &str| format!("blk.{l}.{part}");
+            let head_norm = |loader: &mut Loader<'_, D>, part: &str| {
+                family.head_norms.then(|| loader.vector(&name(part), hd)).transpose()
+            };
+            let attention = AttnWeights {
+                norm: loader.vector(&name("attn_norm.weight"), d)?,
+                q: loader.projection(&name("attn_q"), q, d)?,
+                k: loader.projection(&name("attn_k"), kv, d)?,
+                v: loader.projection(&name("attn_v"), kv, d)?,
+                o: loader.projection(&name("attn_output"), d, q)?,
+                q_norm: head_norm(&mut loader, "attn_q_norm.weight")?,
+                k_norm: head_norm(&mut loader, "attn_k_norm.weight")?,
+                shape: AttnShape {
+                    heads: shape.heads,
+                    kv_heads: shape.kv_heads,
+                    head_dim: hd,
+                    scale: 1.0 / (hd as f32).sqrt(),
+                    eps: shape.eps,
+                    rope: Arc::clone(&rope),
+                },
+            };
+            let ffn = FfnWeights {
+                norm: loader.vector(&name("ffn_norm.weight"), d)?,
+                gate: loader.projection(&name("ffn_gate"), shape.ff, d)?,
+                up: loader.projection(&name("ffn_up"), shape.ff, d)?,
+                down: loader.projection(&name("ffn_down"), d, shape.ff)?,
+                eps: shape.eps,
+            };
+            layers.push(Layer { mixer: Attention { w: attention }, ffn: Gated { w: ffn } });
+        }
+        let (rows, logits) = (options.rows.max(1), options.logits.max(1));
+        let buf = device.buf(&BufShape {
+            rows,
+            d,
+            q,
+            kv,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: hd,
+            ff: shape.ff,
+            vocab,
+            logits,
+            ctx,
+        })?;
+        let bytes = |w: &D::Linear| device.linear_bytes(w) as u64;
+        let layer_bytes = layers
+            .iter()
+            .map(|l| {
+                let (a, f) = (&l.mixer.w, &l.ffn.w);
+                [&a.q, &a.k, &a.v, &a.o, &f.gate, &f.up, &f.down].iter().map(|p| bytes(&p.w)).sum::<u64>()
+            })
+            .sum();
+        let head_bytes = bytes(&head);
+        let embed_bytes = if Arc::ptr_eq(&embed, &head) { 0 } else { bytes(&embed) };
+        Ok(Model {
+            shape,
+            rope,
+            layers,
+            embed,
+            head,
+            norm,
+            buf,
+            most_rows: rows,
+            most_logits: logits,
+            ctx,
+            kv: options.kv,
+            layer_bytes,
+            head_bytes,
+            embed_bytes,
+            device,
+        })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<D> {
+        &self.device
+    }
+
+    /// Rows per batch at most.
+    pub fn most_rows(&self) -> usize {
+        self.most_rows
+    }
+
+    /// Longest context, positions.
+    pub fn ctx(&self) -> usize {
+        self.ctx
+    }
+
+    /// Geometry of the KV groups: layers that share window, alias and format. These families have one.
+    pub fn kv_groups(&self) -> Vec<KvShape> {
+        let s = &self.shape;
+        vec![KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, kind: self.kv }]
+    }
+
+    /// Bytes of all weights in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.layer_bytes + self.head_bytes + self.embed_bytes
+    }
+
+    /// Weight bytes one forward reads: all layers and the head, each once, whatever the number of rows.
+    pub fn weight_bytes(&self) -> u64 {
+        self.layer_bytes + self.head_bytes
+    }
+
+    pub(crate) fn bytes_read(&self, layers: usize, head: bool) -> u64 {
+        let all = self.shape.layers.max(1) as u64;
+        self.layer_bytes / all * layers as u64 + if head { self.head_bytes } else { 0 }
+    }
+
+    /// Kernels by stage, as they are called: `(stage, kernel, matrices)`.
+    pub fn kernels(&self) -> Vec<(&'static str, String, usize)> {
+        let mut out: Vec<(&'static str, String, usize)> = Vec::new();
+        let mut add = |stage, w: &D::Linear| {
+            let kernel = self.device.linear_kernel(w);
+            match out.iter_mut().find(|e| e.0 == stage && e.1 == kernel) {
+                Some(e) => e.2 += 1,
+                None => out.push((stage, kernel, 1)),
+            }
+        };
+        add("embed", &self.embed);
+        for l in &self.layers {
+            let (a, f) = (&l.mixer.w, &l.ffn.w);
+            for (stage, p) in [
+                ("attn_q", &a.q),
+                ("attn_k", &a.k),
+                ("attn_v", &a.v),
+                ("attn_output", &a.o),
+                ("ffn_gate", &f.gate),
+                ("ffn_up", &f.up),
+                ("ffn_down", &f.down),
+            ] {
+                add(stage, &p.w);
+            }
+        }
+        add("head", &self.head);
+        out
+    }
+}
+
+struct Loader<'a, D: Device> {
+    weights: &'a Weights,
+    device: &'a D,
+    decode: bool,
+    done: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl<D: Device> Loader<'_, D> {
+    /// A matrix of exactly `rows × cols`.
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<D::Linear, ModelError> {
+        let t = self.weights.tensor(name)?.ok_or_else(|| ModelError::Missing(name.into()))?;
+        let got = [t.shape[0], t.shape[1..].iter().product()];
+        if got != [cols, rows] {
+            return Err(ModelError::Shape {
+                name: name.into(),
+                got: t.shape.to_vec(),
+                want: vec![cols, rows],
+            });
+        }
+        let linear = if self.decode && t.kind != Kind::F32 {
+            let mut values = vec![0f32; rows * cols];
+            (t.kind.row().decode)(&t.bytes, &mut values);
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            drop(values);
+            self.device.linear(Kind::F32, rows, cols, &bytes)?
+        } else {
+            self.device.linear(t.kind, rows, cols, &t.bytes)?
+        };
+        let read = t.bytes.len();
+        self.finish(name, read);
+        Ok(linear)
+    }
+
+    /// A small tensor as numbers; `None` when it is not there.
+    fn numbers(&mut self, name: &str, want: Option<usize>) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(t) = self.weights.tensor(name)? else { return Ok(None) };
+        let len: usize = t.shape.iter().product();
+        if want.is_some_and(|w| w != len) {
+            let want = want.into_iter().collect();
+            return Err(ModelError::Shape { name: name.into(), got: t.shape.to_vec(), want });
+        }
+        let mut out = vec![0f32; len];
+        (t.kind.row().decode)(&t.bytes, &mut out);
+        let read = t.bytes.len();
+        self.finish(name, read);
+        Ok(Some(out))
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<D::Vector, ModelError> {
+        let values = self.numbers(name, Some(len))?.ok_or_else(|| ModelError::Missing(name.into()))?;
+        Ok(self.device.vector(&values)?)
+    }
+
+    /// `{name}.weight` with `{name}.bias` where the file has one.
+    fn projection(&mut self, name: &str, rows: usize, cols: usize) -> Result<Projection<D>, ModelError> {
+        let w = self.matrix(&format!("{name}.weight"), rows, cols)?;
+        let bias = self.numbers(&format!("{name}.bias"), Some(rows))?;
+        Ok(Projection { w, bias: bias.map(|b| self.device.vector(&b)).transpose()? })
+    }
+
+    fn finish(&mut self, name: &str, bytes: usize) {
+        self.weights.release(name);
+        self.done += bytes as u64;
+        (self.progress)(self.done.min(self.total), self.total);
+    }
+}
