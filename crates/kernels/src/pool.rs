@@ -449,7 +449,7 @@ mod tests {
         let mut rng = Rng(2);
         for threads in 2..=4 {
             let pool = Pool::new(threads, false);
-            for _ in 0..100 {
+            for _ in 0..400 {
                 let calls: Vec<_> = (0..20)
                     .map(|_| (rng.below(3), rng.below(200), rng.below(9), rng.below(3) == 0))
                     .collect();

@@ -11,8 +11,7 @@ use tamp_os::cpu::{self, ThreadClock};
 
 use super::{INSIDE, LEAVE, Payload, SLEEPS, Shared, TICKETS, lock};
 
-/// Most stealable chunks of one share: a ticket counts them in 16 bits, beside its step. Half of the range is left
-/// for the workers that count past the end, each at most once.
+/// Most stealable chunks of one share: a ticket counts them in 16 bits, beside its step.
 const MAX_CHUNKS: usize = 1 << 15;
 /// Polls before a waiter looks at the clock.
 const POLLS: usize = 32;
@@ -142,16 +141,14 @@ impl Worker<'_> {
         let ticket = &self.shared.tickets[ticket].0;
         let mut word = ticket.load(Ordering::Relaxed);
         loop {
-            let taken = (word & 0xffff) as usize;
-            if word >> 16 > step || (word >> 16 == step && taken >= chunks) {
+            let taken = if word >> 16 == step { (word & 0xffff) as usize } else { 0 };
+            if word >> 16 > step || taken >= chunks {
                 return None;
             }
-            if word >> 16 == step {
-                let chunk = (ticket.fetch_add(1, Ordering::Relaxed) & 0xffff) as usize;
-                return (chunk < chunks).then_some(chunk);
-            }
-            match ticket.compare_exchange(word, step << 16 | 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(0),
+            // Not fetch_add: others may take the last chunks and renew the ticket for a later step in between.
+            let next = step << 16 | (taken as u64 + 1);
+            match ticket.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(taken),
                 Err(now) => word = now,
             }
         }
