@@ -127,7 +127,7 @@ struct Lead {
     /// Seat of each slot; empty when threads are not pinned.
     seats: Vec<usize>,
     /// The thread that was worker 0 last.
-    seated: Option<usize>,
+    seated: Option<u64>,
     governor: Governor,
 }
 
@@ -364,9 +364,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells living threads apart without asking the system.
-fn thread_key() -> usize {
-    INSIDE.with(|c| std::ptr::from_ref(c).addr())
+/// The calling thread's number, never given twice. Faster than `thread::current().id()`, which counts references.
+fn thread_key() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static KEY: Cell<u64> = const { Cell::new(0) };
+    }
+    if KEY.get() == 0 {
+        KEY.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    KEY.get()
 }
 
 /// # Safety

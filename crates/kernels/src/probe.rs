@@ -271,6 +271,8 @@ impl Lane {
 
     /// Wrapping sum of `data`, read as `streams` (1 or 4) equal parts in turn.
     fn sum(self, data: &[u64], streams: usize, ahead: usize) -> u64 {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = ahead;
         match self {
             Lane::Portable if streams == 1 => sum_portable::<1>(data),
             Lane::Portable => sum_portable::<4>(data),

@@ -119,15 +119,21 @@ pub fn last_level_cache() -> Option<u64> {
 pub fn model_name() -> String {
     let named = brand().or_else(system_name).unwrap_or_default();
     let words: Vec<&str> = named.split_whitespace().collect();
-    if words.is_empty() { std::env::consts::ARCH.to_owned() } else { words.join(" ") }
+    if words.is_empty() { ARCH.to_owned() } else { words.join(" ") }
 }
 
+const ARCH: &str = if cfg!(target_arch = "x86_64") {
+    "x86-64"
+} else if cfg!(target_arch = "aarch64") {
+    "aarch64"
+} else {
+    "unknown processor"
+};
+
 #[cfg(target_arch = "x86_64")]
-#[allow(unused_unsafe)] // safe in newer toolchains
 fn brand() -> Option<String> {
     use std::arch::x86_64::__cpuid;
-    // SAFETY: every x86-64 processor has the instruction; leaves above the reported maximum are not asked.
-    let leaf = |l| unsafe { __cpuid(l) };
+    let leaf = |l| __cpuid(l);
     if leaf(0x8000_0000).eax < 0x8000_0004 {
         return None;
     }
@@ -175,7 +181,7 @@ fn system_name() -> Option<String> {
         };
         value("model name").or_else(|| {
             let (maker, part) = (value("CPU implementer")?, value("CPU part")?);
-            Some(format!("{} maker {maker} part {part}", std::env::consts::ARCH))
+            Some(format!("{ARCH} maker {maker} part {part}"))
         })
     }
 }
