@@ -6,15 +6,24 @@
 
 mod atomic;
 mod bytes;
+mod convert;
 mod cursor;
 mod entry;
 mod error;
+mod export;
 pub mod gguf;
+mod hf;
 mod kinds;
+mod llama2c;
+mod onnx;
+mod quantize;
 mod sniff;
 mod store;
 pub mod testing;
 mod view;
 
+pub use convert::{Progress, convert};
 pub use error::{Error, Result};
+pub use hf::write_safetensors;
+pub use quantize::{Report, quantize};
 pub use store::{Source, Tensor, TensorInfo, Weights};

@@ -11,7 +11,8 @@ use crate::cursor::Budget;
 use crate::entry::{Entry, View};
 use crate::error::{Error, Result};
 use crate::gguf::{self, split};
-use crate::{kinds, sniff, view};
+use crate::hf::folder::{self, Beside};
+use crate::{kinds, llama2c, onnx, sniff, view};
 
 /// What kind of file the weights came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,23 @@ impl Weights {
     /// A GGUF model in memory, for tests and fuzzing.
     pub fn from_gguf_bytes(bytes: Vec<u8>) -> Result<Weights> {
         gguf_parts(vec![Part { path: None, bytes: Bytes::Owned(bytes) }])
+    }
+
+    /// A safetensors model in memory, with its `config.json`, for tests and fuzzing.
+    pub fn from_safetensors_bytes(config: &[u8], file: Vec<u8>) -> Result<Weights> {
+        let beside = Beside { config: config.into(), ..Beside::default() };
+        folder::read(vec![Part { path: None, bytes: Bytes::Owned(file) }], beside, None)
+    }
+
+    /// A llama2.c checkpoint and its `tokenizer.bin` in memory, for tests and fuzzing.
+    pub fn from_llama2c_bytes(file: Vec<u8>, tokenizer: &[u8]) -> Result<Weights> {
+        llama2c::read(Part { path: None, bytes: Bytes::Owned(file) }, tokenizer)
+    }
+
+    /// An ONNX model in memory, with its `config.json`, for tests and fuzzing.
+    pub fn from_onnx_bytes(config: &[u8], file: Vec<u8>) -> Result<Weights> {
+        let beside = Beside { config: config.into(), ..Beside::default() };
+        onnx::read(Part { path: None, bytes: Bytes::Owned(file) }, beside)
     }
 
     pub(crate) fn new(

@@ -223,7 +223,7 @@ pub struct Noise(pub u64);
 
 impl Noise {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -233,12 +233,12 @@ impl Noise {
 
     /// A number below `n`; 0 when `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        ((u128::from(self.word()) * n as u128) >> 64) as usize
     }
 
     /// Mean 0, variance 1: the sum of four uniforms (Irwin–Hall), which needs no logarithm and so no libm.
     fn bell(&mut self) -> f32 {
-        let x = self.next();
+        let x = self.word();
         let sum: u64 = (0..4).map(|i| (x >> (16 * i)) & 0xffff).sum();
         // Four uniforms on [0, 1) have variance 4/12.
         (sum as f32 / 65536.0 - 2.0) * 1.732_050_8

@@ -1,4 +1,5 @@
 //! GGUF: what is written is read again, and nothing hostile gets through.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use tamp_base::meta::{Array, IntKind, Meta, Value};
@@ -204,7 +205,7 @@ proptest! {
         }).collect();
         let data = |i: usize| -> Vec<u8> {
             let mut n = tamp_weights::testing::Noise(seed ^ i as u64);
-            (0..infos[i].bytes).map(|_| n.next() as u8).collect()
+            (0..infos[i].bytes).map(|_| n.word() as u8).collect()
         };
         let mut file = Vec::new();
         let n = gguf::write_to(&mut file, &meta, &infos, &mut |i, w| Ok(w.write_all(&data(i))?)).unwrap();
