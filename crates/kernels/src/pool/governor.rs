@@ -16,6 +16,8 @@ pub(super) struct Governor {
     /// Workers of the next run.
     pub active: usize,
     all: usize,
+    /// Whether nobody ever rests.
+    pub steady: bool,
     /// Time lost per slot in the present window.
     lost: Vec<Duration>,
     /// When the present window began.
@@ -30,7 +32,7 @@ pub(super) struct Governor {
 impl Governor {
     pub fn new(all: usize) -> Self {
         let lost = vec![Duration::ZERO; all];
-        Self { active: all, all, lost, since: None, rest: REST, until: None, woke: None }
+        Self { active: all, all, steady: false, lost, since: None, rest: REST, until: None, woke: None }
     }
 
     /// Whether some workers are left out now.
@@ -59,7 +61,7 @@ impl Governor {
     /// `active` and names the slot that caused most of it.
     pub fn judge(&mut self, now: Instant) -> Option<usize> {
         let lost: Duration = self.lost.iter().sum();
-        if lost.is_zero() || self.active <= 1 {
+        if lost.is_zero() || self.active <= 1 || self.steady {
             self.clear();
             return None;
         }
@@ -139,6 +141,15 @@ mod tests {
         let later = live(&mut g, &mut now, 30_000 * MS, 1, 2 * MS).len();
         assert!((2..=4).contains(&first), "{first}");
         assert!((5..=10).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn a_steady_pool_keeps_everybody() {
+        let mut g = Governor::new(2);
+        g.steady = true;
+        let mut now = Instant::now() + LONGEST_REST;
+        assert!(live(&mut g, &mut now, 1000 * MS, 1, 2 * MS).is_empty());
+        assert_eq!(g.active, 2);
     }
 
     #[test]
