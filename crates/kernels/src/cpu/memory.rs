@@ -1,4 +1,5 @@
-//! K and V of one group: `[layer][page][head]`, K as `[head_dim][16 keys]`, V as `[16 keys][head_dim]`.
+//! K and V of one group: `[page][layer][head]`, K as `[head_dim][16 keys]`, V as `[16 keys][head_dim]`.
+//! Pages are outermost, so memory is touched as the context grows and not all at the first token.
 
 use tamp_base::ids::{PAGE, PageId};
 use tamp_formats::Kind;
@@ -45,7 +46,7 @@ impl Pages {
     fn head(&self, layer: usize, page: PageId, head: usize) -> usize {
         let page = page.0 as usize;
         assert!(layer < self.shape.layers && page < self.pages && head < self.shape.heads, "page {page}");
-        ((layer * self.pages + page) * self.shape.heads + head) * self.shape.head_dim * PAGE * self.size
+        ((page * self.shape.layers + layer) * self.shape.heads + head) * self.shape.head_dim * PAGE * self.size
     }
 
     /// K of one head of a page.
