@@ -145,6 +145,10 @@ impl Device for Cpu {
         *out = ticket;
     }
 
+    fn buf_bytes(&self, buf: &Buf) -> usize {
+        buf.bytes()
+    }
+
     fn linear_bytes(&self, w: &Linear) -> usize {
         w.bytes()
     }

@@ -341,6 +341,8 @@ pub trait Device: Send + Sync {
     /// Finishes a read: the values replace `out`'s contents.
     fn wait(&self, ticket: Self::Ticket, out: &mut Vec<f32>);
 
+    /// Bytes a batch's activations and scratch take once fully used.
+    fn buf_bytes(&self, buf: &Self::Buf) -> usize;
     /// Bytes a matrix occupies, and so costs to read once.
     fn linear_bytes(&self, w: &Self::Linear) -> usize;
     /// Name of the kernel that multiplies this matrix, for the plan: observed, never intended.

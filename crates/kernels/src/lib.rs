@@ -15,6 +15,7 @@ pub mod device;
 pub mod lanes;
 pub mod linear;
 pub mod pool;
+pub mod probe;
 pub mod rows;
 pub mod rung;
 pub mod shared;

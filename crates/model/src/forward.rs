@@ -30,7 +30,7 @@ impl<D: Device> Model<D> {
         let mut out = Outputs::new(batch.rows.len());
         let wanted: Vec<usize> =
             (0..batch.rows.len()).filter(|&r| batch.rows[r].want != Want::Nothing).collect();
-        for rows in wanted.chunks(self.most_logits) {
+        for rows in wanted.chunks(self.options.logits) {
             let full: Vec<usize> =
                 rows.iter().copied().filter(|&r| batch.rows[r].want == Want::Full).collect();
             let best = device.head(&self.norm, self.shape.eps, &self.head, rows, &full, buf); // [rows, vocab]
@@ -51,15 +51,15 @@ impl<D: Device> Model<D> {
 
     fn check(&self, batch: &Batch) -> Result<(), ModelError> {
         let rows = batch.rows.len();
-        if rows > self.most_rows {
-            return Err(ModelError::Rows { got: rows, most: self.most_rows });
+        if rows > self.options.rows {
+            return Err(ModelError::Rows { got: rows, most: self.options.rows });
         }
         for r in &batch.rows {
             if r.token as usize >= self.shape.vocab {
                 return Err(ModelError::Token { token: r.token, vocab: self.shape.vocab });
             }
-            if r.position as usize >= self.ctx {
-                return Err(ModelError::Position { position: r.position, ctx: self.ctx });
+            if r.position as usize >= self.options.ctx {
+                return Err(ModelError::Position { position: r.position, ctx: self.options.ctx });
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Named tensors → a model on a device. Each tensor is repacked and its source pages dropped before the next, so
 //! weights are never in memory twice.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tamp_formats::Kind;
@@ -49,10 +50,8 @@ pub struct Model<D: Device> {
     pub(crate) head: Arc<D::Linear>,
     pub(crate) norm: D::Vector,
     pub(crate) buf: D::Buf,
-    pub(crate) most_rows: usize,
-    pub(crate) most_logits: usize,
-    pub(crate) ctx: usize,
-    kv: Kind,
+    /// what it was loaded for
+    pub options: LoadOptions,
     layer_bytes: u64,
     head_bytes: u64,
     embed_bytes: u64,
@@ -150,10 +149,7 @@ impl<D: Device> Model<D> {
             head,
             norm,
             buf,
-            most_rows: rows,
-            most_logits: logits,
-            ctx,
-            kv: options.kv,
+            options: LoadOptions { rows, logits, ctx, ..*options },
             layer_bytes,
             head_bytes,
             embed_bytes,
@@ -166,20 +162,10 @@ impl<D: Device> Model<D> {
         &self.device
     }
 
-    /// Rows per batch at most.
-    pub fn most_rows(&self) -> usize {
-        self.most_rows
-    }
-
-    /// Longest context, positions.
-    pub fn ctx(&self) -> usize {
-        self.ctx
-    }
-
     /// Geometry of the KV groups: layers that share window, alias and format. These families have one.
     pub fn kv_groups(&self) -> Vec<KvShape> {
         let s = &self.shape;
-        vec![KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, kind: self.kv }]
+        vec![KvShape { layers: s.layers, heads: s.kv_heads, head_dim: s.head_dim, kind: self.options.kv }]
     }
 
     /// Bytes of all weights in memory.
@@ -197,33 +183,33 @@ impl<D: Device> Model<D> {
         self.layer_bytes / all * layers as u64 + if head { self.head_bytes } else { 0 }
     }
 
-    /// Kernels by stage, as they are called: `(stage, kernel, matrices)`.
-    pub fn kernels(&self) -> Vec<(&'static str, String, usize)> {
-        let mut out: Vec<(&'static str, String, usize)> = Vec::new();
-        let mut add = |stage, w: &D::Linear| {
-            let kernel = self.device.linear_kernel(w);
-            match out.iter_mut().find(|e| e.0 == stage && e.1 == kernel) {
-                Some(e) => e.2 += 1,
-                None => out.push((stage, kernel, 1)),
+    /// Bytes of one batch's activations and scratch once fully used.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.device.buf_bytes(&self.buf) as u64
+    }
+
+    /// Kernels by stage, read off the loaded matrices: `ffn_down` → `avx512.q4_k ×13, avx512.q6_k ×15`.
+    pub fn kernels(&self) -> Vec<(String, String)> {
+        let of = |pick: fn(&Layer<D>) -> &Projection<D>| -> String {
+            let mut counts = BTreeMap::new();
+            for l in &self.layers {
+                *counts.entry(self.device.linear_kernel(&pick(l).w)).or_insert(0) += 1;
             }
+            counts.iter().map(|(kernel, n)| format!("{kernel} ×{n}")).collect::<Vec<_>>().join(", ")
         };
-        add("embed", &self.embed);
-        for l in &self.layers {
-            let (a, f) = (&l.mixer.w, &l.ffn.w);
-            for (stage, p) in [
-                ("attn_q", &a.q),
-                ("attn_k", &a.k),
-                ("attn_v", &a.v),
-                ("attn_output", &a.o),
-                ("ffn_gate", &f.gate),
-                ("ffn_up", &f.up),
-                ("ffn_down", &f.down),
-            ] {
-                add(stage, &p.w);
-            }
-        }
-        add("head", &self.head);
-        out
+        [
+            ("embed", self.device.linear_kernel(&self.embed)),
+            ("attn_q", of(|l| &l.mixer.w.q)),
+            ("attn_k", of(|l| &l.mixer.w.k)),
+            ("attn_v", of(|l| &l.mixer.w.v)),
+            ("attn_output", of(|l| &l.mixer.w.o)),
+            ("ffn_gate", of(|l| &l.ffn.w.gate)),
+            ("ffn_up", of(|l| &l.ffn.w.up)),
+            ("ffn_down", of(|l| &l.ffn.w.down)),
+            ("head", self.device.linear_kernel(&self.head)),
+        ]
+        .map(|(stage, kernel)| (stage.to_string(), kernel))
+        .into()
     }
 }
 

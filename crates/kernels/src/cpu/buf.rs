@@ -51,6 +51,10 @@ impl Quant {
         })
     }
 
+    fn bytes(&self) -> usize {
+        self.q.len() + 4 * (self.d.len() + self.s32.len() + self.s16.len())
+    }
+
     /// Codes from one row to the next.
     pub fn stride(&self) -> usize {
         self.stride
@@ -175,6 +179,17 @@ impl Buf {
             logits: zeroed(s.logits * s.vocab, "logits")?,
             logit_rows: Vec::new(),
         })
+    }
+
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        let planes =
+            [&self.x, &self.normed, &self.q, &self.att, &self.k, &self.v, &self.ff, &self.cos, &self.sin];
+        let floats = planes.iter().map(|p| p.data.len()).sum::<usize>()
+            + self.parts.len()
+            + self.scratch.len()
+            + self.logits.len();
+        4 * floats + self.q32.bytes() + self.q256.bytes()
     }
 
     /// Copies something out.

@@ -46,7 +46,10 @@ impl Pages {
     fn head(&self, layer: usize, page: PageId, head: usize) -> usize {
         let page = page.0 as usize;
         assert!(layer < self.shape.layers && page < self.pages && head < self.shape.heads, "page {page}");
-        ((page * self.shape.layers + layer) * self.shape.heads + head) * self.shape.head_dim * PAGE * self.size
+        ((page * self.shape.layers + layer) * self.shape.heads + head)
+            * self.shape.head_dim
+            * PAGE
+            * self.size
     }
 
     /// K of one head of a page.
