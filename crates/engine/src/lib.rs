@@ -1,2 +1,353 @@
-//! The loop.
+//! The loop: sequences, the turn, the plan (DESIGN §4).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `step` | the only loop there is; read it first |
+//! | [`request`] | what somebody asks for and gets |
+//! | [`plan`] | what will run, checked before the first token and hashed |
+//! | [`policy`] | the room `engine.policy` |
+//! | [`turn`] | who takes part in a forward pass |
+//! | [`outlet`], [`intake`] | the bounded ends towards other threads |
+//! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
+
+mod deliver;
+mod error;
+pub mod forecast;
+pub mod intake;
+pub mod options;
+pub mod outlet;
+pub mod plan;
+pub mod policy;
+pub mod request;
+mod rooms;
+mod rows;
+mod seq;
+mod step;
+pub mod turn;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tamp_base::clock::Clock;
+use tamp_base::count::{Acts, Work};
+use tamp_base::ids::{PAGE, SeqId};
+use tamp_base::settings::Settings;
+use tamp_kv::{Device, Kv};
+use tamp_model::{LoadOptions, Model, Run, family};
+use tamp_sample::{Chain, Matcher};
+use tamp_spec::{Acceptor, Proposer};
+use tamp_text::Tokenizer;
+use tamp_weights::Weights;
+
+use intake::{Intake, Mail};
+use outlet::Outlet;
+use policy::{Line, Policy, PolicyCtx};
+use request::Timings;
+use seq::{Seq, Speech};
+
+pub use error::{Cause, EngineError, Failure};
+pub use options::EngineOptions;
+pub use plan::Plan;
+pub use request::{Answer, Cancel, Event, Request};
+pub use rooms::rooms;
+pub use turn::Turn;
+
+/// Rows of the head computed at once. A weight row is read once per this many; more rows only grow the scratch.
+const HEAD_ROWS: usize = 8;
+
+/// One process' engine: the loaded models, the KV memory, the sequences.
+pub struct Engine<D: Device> {
+    models: Vec<Model<D>>,
+    kv: Kv<D>,
+    run: Run,
+    tokenizer: Arc<Tokenizer>,
+    /// by id, and so in order of arrival
+    seqs: BTreeMap<SeqId, Seq>,
+    policy: Box<dyn Policy>,
+    proposer: Box<dyn Proposer>,
+    accept: Box<dyn Acceptor>,
+    clock: Arc<dyn Clock>,
+    intake: Intake,
+    mail: Mail,
+    plan: Plan,
+    ctx: usize,
+    queue: usize,
+    preemptions: u64,
+    finished: u64,
+}
+
+/// What an engine has done so far, and how it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// work of the model
+    pub work: Work,
+    /// the proposer
+    pub propose: Acts,
+    /// the acceptor
+    pub accept: Acts,
+    /// times a sequence gave its pages up
+    pub preemptions: u64,
+    /// sequences that ended
+    pub finished: u64,
+    /// sequences that hold pages
+    pub running: usize,
+    /// sequences that wait for their first pages
+    pub waiting: usize,
+    /// free KV pages, in the fullest group
+    pub pages_free: usize,
+    /// KV pages per group
+    pub pages_total: usize,
+}
+
+impl<D: Device> Engine<D> {
+    /// Loads a model and makes its engine. `progress(done, total)` counts source bytes.
+    pub fn load(
+        weights: &Weights,
+        device: Arc<D>,
+        tokenizer: Arc<Tokenizer>,
+        settings: &Settings,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, EngineError> {
+        settings.check(&rooms())?;
+        let family = family::find(&weights.meta)?;
+        let shape = family::shape(&weights.meta, family, tokenizer.len())?;
+        let options = options.resolve(&shape)?;
+        let load = LoadOptions {
+            rows: options.chunk,
+            logits: options.batch.min(HEAD_ROWS),
+            ctx: options.ctx,
+            kv: *tamp_kv::codec::TABLE.open(&(), settings)?.0,
+            decode: settings.used(rooms::DECODE) == Some(rooms::DECODED.name),
+        };
+        let model = Model::load(weights, device, &load, progress)?;
+        Self::new(model, tokenizer, settings, options, clock)
+    }
+
+    /// An engine for one loaded model. Everything that can be refused is refused here or at [`Engine::submit`].
+    pub fn new(
+        model: Model<D>,
+        tokenizer: Arc<Tokenizer>,
+        settings: &Settings,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        settings.check(&rooms())?;
+        let options = options.resolve(&model.shape)?;
+        for (name, got, most) in
+            [("chunk", options.chunk, model.options.rows), ("ctx", options.ctx, model.options.ctx)]
+        {
+            if got > most {
+                return Err(EngineError::Option {
+                    name,
+                    got,
+                    why: format!("the model was loaded for {most}"),
+                });
+            }
+        }
+        let ctx = PolicyCtx { chunk: options.chunk, batch: options.batch };
+        let (policy, policy_card) = policy::TABLE.open(&ctx, settings)?;
+        let (proposer, propose_card) = tamp_spec::propose::TABLE.open(&(), settings)?;
+        let (accept, accept_card) = tamp_spec::accept::TABLE.open(&(), settings)?;
+        let (codec, codec_card) = tamp_kv::codec::TABLE.open(&(), settings)?;
+        let mut groups = model.kv_groups();
+        groups.iter_mut().for_each(|g| g.kind = *codec);
+        let kv = Kv::new(&**model.device(), &groups, options.pages)?;
+        let chosen = [
+            (policy::TABLE.room, policy_card),
+            (tamp_spec::propose::TABLE.room, propose_card),
+            (tamp_spec::accept::TABLE.room, accept_card),
+            (tamp_kv::codec::TABLE.room, codec_card),
+        ];
+        let plan = Plan::make(&model, &kv, &chosen, settings, &options)?;
+        let (intake, mail) = intake::intake(options.queue, clock.clone());
+        Ok(Engine {
+            models: vec![model],
+            kv,
+            run: Run::default(),
+            tokenizer,
+            seqs: BTreeMap::new(),
+            policy,
+            proposer,
+            accept,
+            clock,
+            intake,
+            mail,
+            plan,
+            ctx: options.ctx,
+            queue: options.queue,
+            preemptions: 0,
+            finished: 0,
+        })
+    }
+
+    /// Replaces the proposer, for experiments and tests that bring their own.
+    pub fn with_proposer(mut self, proposer: Box<dyn Proposer>) -> Self {
+        self.proposer = proposer;
+        self
+    }
+
+    /// Takes a request, or refuses it in one sentence. Its events go to `outlet`.
+    pub fn submit(&mut self, request: Request, outlet: Box<dyn Outlet>) -> Result<SeqId, EngineError> {
+        if self.seqs.len() >= self.queue {
+            return Err(EngineError::Queue { waiting: self.seqs.len() });
+        }
+        self.check(&request)?;
+        self.admit(request, outlet)
+    }
+
+    /// Whether a request can be answered at all.
+    pub fn check(&self, request: &Request) -> Result<(), EngineError> {
+        let (vocab, ctx, prompt) = (self.models[0].shape.vocab, self.ctx, request.prompt.len());
+        if prompt == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
+        if prompt >= ctx {
+            return Err(EngineError::Prompt { prompt, ctx });
+        }
+        if let Some(max_tokens) = request.max_tokens
+            && prompt.saturating_add(max_tokens) > ctx
+        {
+            return Err(EngineError::TooLong { prompt, max_tokens, ctx });
+        }
+        if request.max_tokens == Some(0) {
+            return Err(EngineError::Option { name: "max_tokens", got: 0, why: "ask for at least 1".into() });
+        }
+        if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
+            return Err(EngineError::Token { token, vocab });
+        }
+        let tokens = self.limit(request);
+        let (need, total) = (tokens.div_ceil(PAGE), self.kv.total());
+        if need > total {
+            return Err(EngineError::Pool { tokens, need, total });
+        }
+        request.params.check(vocab)?;
+        Matcher::new(&request.stop)?;
+        Ok(())
+    }
+
+    fn limit(&self, request: &Request) -> usize {
+        request.max_tokens.map_or(self.ctx, |n| request.prompt.len() + n)
+    }
+
+    fn admit(&mut self, request: Request, outlet: Box<dyn Outlet>) -> Result<SeqId, EngineError> {
+        let chain = Chain::new(request.params.clone(), &request.prompt, self.models[0].shape.vocab)?;
+        let speech = Speech::new(Matcher::new(&request.stop)?, request.ignore_eos);
+        let received = request.received.unwrap_or_else(|| self.clock.now()).as_nanos() as u64;
+        let id = self.kv.open();
+        let seq = Seq {
+            id,
+            limit: self.limit(&request),
+            prompt: request.prompt.len(),
+            tokens: request.prompt,
+            chain,
+            speech,
+            outlet,
+            cancel: request.cancel,
+            timings: Timings { received_ns: received, ..Timings::default() },
+        };
+        self.seqs.insert(id, seq);
+        Ok(id)
+    }
+
+    /// Answers one request on this thread, with its events as they happen; other sequences go on meanwhile.
+    pub fn generate(
+        &mut self,
+        request: Request,
+        on_event: &mut dyn FnMut(&Event),
+    ) -> Result<Answer, EngineError> {
+        let (sender, receiver) = outlet::channel(usize::MAX);
+        let cancel = request.cancel.clone();
+        self.submit(request, Box::new(sender))?;
+        loop {
+            let stepped = self.step();
+            while let Some(event) = receiver.try_recv() {
+                on_event(&event);
+                if let Event::Done(answer) = event {
+                    return Ok(*answer);
+                }
+            }
+            if stepped?.parts.is_empty() && !cancel.is_cancelled() {
+                return Err(EngineError::Stalled);
+            }
+        }
+    }
+
+    /// No sequence waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.seqs.is_empty()
+    }
+
+    /// Where other threads hand requests in.
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// The accepted plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Tokens ⇄ text of the loaded model.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The engine's time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The loaded model.
+    pub fn model(&self) -> &Model<D> {
+        &self.models[0]
+    }
+
+    /// Positions per sequence.
+    pub fn ctx(&self) -> usize {
+        self.ctx
+    }
+
+    /// Counters and the present state.
+    pub fn stats(&self) -> Stats {
+        let running = self.seqs.keys().filter(|&&id| self.kv.len(id) > 0).count();
+        Stats {
+            work: self.run.work,
+            propose: self.proposer.acts(),
+            accept: self.accept.acts(),
+            preemptions: self.preemptions,
+            finished: self.finished,
+            running,
+            waiting: self.seqs.len() - running,
+            pages_free: self.kv.room(),
+            pages_total: self.kv.total(),
+        }
+    }
+
+    /// Whether the books balance; run after every step in tests and when idle.
+    pub fn integrity(&self) -> Result<(), String> {
+        self.kv.integrity()?;
+        for (id, seq) in &self.seqs {
+            let (known, committed) = (seq.tokens.len(), self.kv.len(*id));
+            if committed >= known || known > seq.limit {
+                return Err(format!(
+                    "sequence {}: {committed} committed, {known} known, limit {}",
+                    id.0, seq.limit
+                ));
+            }
+        }
+        if self.seqs.is_empty() && self.kv.room() != self.kv.total() {
+            return Err(format!("idle, and {} of {} pages are free", self.kv.room(), self.kv.total()));
+        }
+        Ok(())
+    }
+}
+
+impl Seq {
+    fn line(&self) -> Line {
+        Line { seq: self.id, tokens: self.tokens.len(), ready: self.outlet.ready() }
+    }
+}

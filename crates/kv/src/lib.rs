@@ -17,10 +17,11 @@ pub mod layer;
 mod pool;
 
 use tamp_base::ids::{PAGE, PageId, SeqId};
-use tamp_kernels::device::{Device, DeviceError, KvShape, Move};
+use tamp_kernels::device::{DeviceError, KvShape, Move};
 
 pub use book::Book;
 pub use layer::LayerView;
+pub use tamp_kernels::device::Device;
 
 /// What the memory can refuse.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +164,11 @@ impl<D: Device> Kv<D> {
     /// Where a model layer's K and V live. Groups hold consecutive layers.
     pub fn layer(&self, layer: usize) -> LayerView {
         LayerView::of(&self.shapes, layer)
+    }
+
+    /// The bookkeeping, for policies that decide who holds pages.
+    pub fn book_mut(&mut self) -> &mut Book {
+        &mut self.book
     }
 
     /// Number of groups.

@@ -1,0 +1,63 @@
+//! All rooms that an engine and its surroundings read: what `--use` and `--set` may name.
+
+use tamp_base::card::{Card, Effect, Room};
+
+use crate::options::CORE;
+use crate::policy;
+
+/// A card of a room whose members are chosen while loading and have nothing to set.
+const fn plain(name: &'static str, about: &'static str, effect: Effect) -> Card {
+    Card { name, aka: "", about, paper: "", claim: "", effect, needs: &[], knobs: &[] }
+}
+
+static NATIVE: Card = plain("native", "weights stay in the file's format", Effect::Identical);
+pub(crate) static DECODED: Card =
+    plain("f32", "every tensor is decoded to F32 at load: the reference forward pass", Effect::Lossy);
+
+static AUTO: Card = plain("auto", "the best instruction set this machine has", Effect::Identical);
+static PORTABLE: Card =
+    plain("portable", "no special instructions: the oracle of the others", Effect::Identical);
+static AVX2: Card = plain("avx2", "AVX2 and FMA", Effect::Identical);
+static AVX512: Card = plain("avx512", "AVX-512 with VNNI", Effect::Identical);
+
+/// The room of formats that weights have in memory; its member is chosen while loading.
+pub(crate) const DECODE: &str = "weights.decode";
+
+/// Every room, the core's own first.
+pub fn rooms() -> Vec<Room> {
+    vec![
+        Room { name: "engine", cards: vec![&CORE] },
+        policy::TABLE.room(),
+        tamp_spec::propose::TABLE.room(),
+        tamp_spec::accept::TABLE.room(),
+        tamp_kv::codec::TABLE.room(),
+        Room { name: DECODE, cards: vec![&NATIVE, &DECODED] },
+        Room { name: "kernels.rung", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512] },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tamp_base::settings::Settings;
+
+    #[test]
+    fn every_default_is_a_value_its_knob_takes() {
+        for room in rooms() {
+            for card in room.cards {
+                tamp_base::card::Knobs::read(room.name, card, &Settings::default()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_words_are_refused_with_the_known_ones() {
+        let mut s = Settings::default();
+        s.add_set("engine.core.chnk=5", "--set").unwrap();
+        let e = s.check(&rooms()).unwrap_err().to_string();
+        assert_eq!(e, "`engine.core` has no knob `chnk`; known: threads, ctx, chunk, batch, pages");
+        let mut s = Settings::default();
+        s.add_use("spec.propose=suffix", "--use").unwrap();
+        assert_eq!(s.check(&rooms()).unwrap_err().to_string(), "`spec.propose` has no `suffix`; known: none");
+    }
+}
