@@ -1,2 +1,105 @@
-//! Workloads that print rows.
+//! Workloads that print rows. A row means what it says (definitions after each field) and carries its raw samples,
+//! the plan's hash and the ceiling measured in the same process before and after.
+//!
+//! | module | workload |
+//! |---|---|
+//! | [`single`] | one stream: prefill, decode |
+//! | [`batch`] | several streams in one step |
+//! | [`generate`] | whole requests, the field's benchmark with honest semantics |
+//! | [`ceiling`], [`stats`], [`prompt`] | what they share |
 #![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod ceiling;
+pub mod generate;
+pub mod prompt;
+pub mod single;
+pub mod stats;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tamp_base::clock::Clock;
+use tamp_engine::{Engine, EngineError};
+use tamp_kernels::device::Device;
+use tamp_kernels::pool::Pool;
+
+/// What a workload runs on: a loaded engine, its workers, and what loading took.
+pub struct Subject<'a, D: Device> {
+    /// the engine
+    pub engine: &'a mut Engine<D>,
+    /// its workers, for the ceiling
+    pub pool: &'a Pool,
+    /// what loading took
+    pub load: LoadTimes,
+}
+
+/// Milliseconds from the file to a ready engine.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LoadTimes {
+    /// all of it: open, tokenizer, repacking, plan
+    pub load_ms: f64,
+    /// repacking the weights alone
+    pub repack_ms: f64,
+    /// checking the plan and making the KV memory
+    pub plan_ms: f64,
+}
+
+/// Why a workload could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The model failed during a measured request.
+    #[error("a measured request ended with {0} instead of its full length")]
+    Ended(String),
+    /// The pinned text is too short for the prompt asked for.
+    #[error("the text has {have} tokens, {want} are asked for; give a longer one with --prompt-file")]
+    Text {
+        /// tokens there
+        have: usize,
+        /// tokens asked
+        want: usize,
+    },
+    /// No memory for the probe.
+    #[error("the ceiling could not be measured: {0}")]
+    Probe(#[from] std::io::Error),
+}
+
+/// What every row says about where it was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// weight bytes read per forward pass
+    pub weight_bytes: u64,
+    /// stage → kernel that ran
+    pub kernels: Vec<(String, String)>,
+    /// hash of the accepted plan
+    pub plan_hash: String,
+    /// worker threads
+    pub threads: usize,
+    /// what loading took
+    #[serde(flatten)]
+    pub load: LoadTimes,
+    /// taken without the machine lock of the lab
+    pub decision_grade: bool,
+}
+
+impl<D: Device> Subject<'_, D> {
+    /// The facts of this engine.
+    pub fn facts(&self) -> Facts {
+        let plan = self.engine.plan();
+        Facts {
+            weight_bytes: self.engine.model().weight_bytes(),
+            kernels: plan.kernels.clone(),
+            plan_hash: plan.hash.clone(),
+            threads: self.pool.threads(),
+            load: self.load,
+            decision_grade: false,
+        }
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.engine.clock().clone()
+    }
+}

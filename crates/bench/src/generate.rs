@@ -1,0 +1,144 @@
+//! Whole requests: one loaded engine, every iteration kept, load apart from warm-up, prefill apart from decode.
+
+use serde::Serialize;
+use tamp_base::count::Work;
+use tamp_base::ids::Token;
+use tamp_kernels::device::Device;
+
+use crate::ceiling::Bracket;
+use crate::single::ask;
+use crate::stats::{median, ms, quantile};
+use crate::{BenchError, Facts, Subject};
+
+/// The whole-request benchmark. The keys of its text form are those of the field report it answers.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerateRow {
+    /// always `tamp.bench.generate`
+    pub kind: &'static str,
+    /// version of this record
+    pub v: u32,
+    /// tokens after the first ÷ the time they took, over all counted iterations
+    #[serde(rename = "tok/s")]
+    pub tok_s: f64,
+    /// repacking and plan of this process
+    pub compile_ms: f64,
+    /// repacks tried again
+    pub compile_retries: u32,
+    /// repacks that failed
+    pub compile_failures: u32,
+    /// receipt → first token, median over counted iterations
+    pub first_token_ms: f64,
+    /// first forward → first token, median over counted iterations
+    pub prefill_ms: f64,
+    /// median time between tokens, all counted iterations
+    pub median_token_ms: f64,
+    /// 95th percentile
+    pub p95_token_ms: f64,
+    /// 99th percentile
+    pub p99_token_ms: f64,
+    /// the kernel that ran the head
+    pub exact_head_backend: String,
+    /// plan and weights were the same in every counted iteration
+    pub cached_bindings_enabled: bool,
+    /// plans made during the counted iterations
+    pub plans_rebuilt: u32,
+    /// weight bytes read ÷ tokens
+    pub bytes_per_token: f64,
+    /// the read ceiling of this run
+    pub ceiling_gb_s: f64,
+    /// weight bytes per second ÷ ceiling
+    pub ceiling_fraction: f64,
+    /// prompt tokens
+    pub prompt_tokens: usize,
+    /// new tokens per iteration
+    pub max_tokens: usize,
+    /// uncounted iterations
+    pub warmup: usize,
+    /// counted iterations
+    pub iterations: usize,
+    /// every counted iteration gave the same tokens
+    pub tokens_identical: bool,
+    /// work of the counted iterations
+    pub work: Work,
+    /// where it was measured
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// the probe
+    pub ceiling: Bracket,
+    /// times between tokens of each counted iteration, ms
+    pub samples: Vec<Vec<f64>>,
+    /// the tokens
+    pub tokens: Vec<Token>,
+}
+
+/// Runs `warmup` uncounted and `iterations` counted requests.
+pub fn generate<D: Device>(
+    s: &mut Subject<'_, D>,
+    ids: &[Token],
+    max_tokens: usize,
+    warmup: usize,
+    iterations: usize,
+) -> Result<GenerateRow, BenchError> {
+    for _ in 0..warmup {
+        ask(s, ids.to_vec(), max_tokens)?;
+    }
+    let before = s.engine.stats().work;
+    let (plan, pool) = (s.engine.plan().hash.clone(), s.pool);
+    let mut rebuilt = 0;
+    let bytes = s.engine.model().weight_bytes();
+    let (ceiling, answers) = Bracket::around(pool, bytes, || {
+        let mut all = Vec::new();
+        for _ in 0..iterations {
+            all.push(ask(s, ids.to_vec(), max_tokens)?);
+            rebuilt += (s.engine.plan().hash != plan) as u32;
+        }
+        Ok::<_, BenchError>(all)
+    })?;
+    let answers = answers?;
+    let after = s.engine.stats().work;
+    let samples: Vec<Vec<f64>> =
+        answers.iter().map(|(_, t)| t.token_ns.iter().map(|&n| ms(n)).collect()).collect();
+    let all: Vec<f64> = samples.concat();
+    let seconds = all.iter().sum::<f64>() / 1e3;
+    let tok_s = if seconds > 0.0 { all.len() as f64 / seconds } else { 0.0 };
+    let forwards = (after.target_forwards - before.target_forwards).max(1);
+    let read = (after.weight_bytes - before.weight_bytes) as f64 / forwards as f64;
+    let facts = s.facts();
+    let head = facts.kernels.iter().find(|(stage, _)| stage == "head").map(|(_, k)| k.clone());
+    Ok(GenerateRow {
+        kind: "tamp.bench.generate",
+        v: 1,
+        tok_s,
+        compile_ms: facts.load.repack_ms + facts.load.plan_ms,
+        compile_retries: 0,
+        compile_failures: 0,
+        first_token_ms: median(&answers.iter().map(|(_, t)| ms(t.first_token_ns)).collect::<Vec<_>>()),
+        prefill_ms: median(&answers.iter().map(|(_, t)| ms(t.prefill_ns)).collect::<Vec<_>>()),
+        median_token_ms: median(&all),
+        p95_token_ms: quantile(&all, 0.95),
+        p99_token_ms: quantile(&all, 0.99),
+        exact_head_backend: head.unwrap_or_default(),
+        cached_bindings_enabled: rebuilt == 0,
+        plans_rebuilt: rebuilt,
+        bytes_per_token: read,
+        ceiling_gb_s: ceiling.gb_s(),
+        ceiling_fraction: ceiling.fraction(tok_s * read / 1e9).0,
+        prompt_tokens: ids.len(),
+        max_tokens,
+        warmup,
+        iterations,
+        tokens_identical: answers.windows(2).all(|w| w[0].0 == w[1].0),
+        work: Work {
+            target_forwards: after.target_forwards - before.target_forwards,
+            target_positions: after.target_positions - before.target_positions,
+            layers: after.layers - before.layers,
+            weight_bytes: after.weight_bytes - before.weight_bytes,
+            draft_tested: after.draft_tested - before.draft_tested,
+            draft_accepted: after.draft_accepted - before.draft_accepted,
+        },
+        facts,
+        ceiling,
+        samples,
+        tokens: answers.into_iter().next().map(|a| a.0).unwrap_or_default(),
+    })
+}
