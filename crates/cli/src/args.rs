@@ -301,9 +301,12 @@ pub struct QuantizeArgs {
     pub input: String,
     /// The GGUF file to write
     pub output: PathBuf,
-    /// Format or recipe, such as q4_k
+    /// Format or recipe, such as q4_k or q4_k_m
     #[arg(long, value_name = "FORMAT")]
     pub to: String,
+    /// Threads [default: the cores this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
 }
 
 /// Arguments of `tokenize`.

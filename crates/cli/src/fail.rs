@@ -92,6 +92,18 @@ impl From<CardError> for Fail {
     }
 }
 
+impl From<tamp_weights::Error> for Fail {
+    fn from(e: tamp_weights::Error) -> Self {
+        Fail::file(e)
+    }
+}
+
+impl From<tamp_text::Error> for Fail {
+    fn from(e: tamp_text::Error) -> Self {
+        Fail::file(e)
+    }
+}
+
 /// Only for output to stdout and stderr; file errors name their file.
 impl From<std::io::Error> for Fail {
     fn from(e: std::io::Error) -> Self {

@@ -1,16 +1,20 @@
 //! One file per command.
 
 mod completions;
+pub mod convert;
 mod list;
 mod pull;
+mod quantize;
+mod techniques;
+mod tokenize;
 
 use tamp_base::settings::Settings;
+use tamp_engine::rooms;
 
 use crate::args::{Cli, Command};
 use crate::env::Env;
 use crate::fail::{Done, Fail};
 use crate::out::Ui;
-use crate::pull::catalog::Convert;
 use crate::pull::resolve::Finder;
 use crate::store::Store;
 use crate::{config, say};
@@ -32,7 +36,7 @@ pub struct Ctx {
 impl Ctx {
     /// Finds models.
     pub fn finder(&self) -> Finder<'_> {
-        Finder { store: &self.store, env: &self.env, ui: self.ui, convert }
+        Finder { store: &self.store, env: &self.env, ui: self.ui }
     }
 
     /// Prints the JSON line when it was asked for.
@@ -45,8 +49,9 @@ impl Ctx {
     }
 }
 
-fn convert(_kind: Convert, _folder: &std::path::Path, _out: &std::path::Path) -> Done {
-    Err(Fail::file("this build cannot convert yet"))
+/// Threads when nothing is said.
+pub fn cores() -> usize {
+    tamp_os::cpu::usable_cores()
 }
 
 /// Runs a command.
@@ -63,10 +68,15 @@ pub fn dispatch(cli: Cli) -> Done {
         json: g.json,
         env,
     };
+    ctx.settings.check(&rooms())?;
     match cli.command {
         Command::Completions { .. } => Ok(()),
         Command::Pull(a) => pull::run(&ctx, &a),
         Command::List => list::run(&ctx),
+        Command::Convert(a) => convert::run(&ctx, &a),
+        Command::Quantize(a) => quantize::run(&ctx, &a),
+        Command::Tokenize(a) => tokenize::run(&ctx, &a),
+        Command::Techniques(a) => techniques::run(&ctx, &a),
         Command::Run(_) => ctx.finder().find(None).map(|_| ()),
         _ => Err(Fail::usage("this command comes with the engine")),
     }

