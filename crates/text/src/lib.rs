@@ -13,6 +13,7 @@ mod detokenizer;
 mod error;
 mod from_json;
 mod from_meta;
+mod jinja;
 mod kinds;
 mod merge;
 mod message;

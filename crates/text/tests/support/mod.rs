@@ -1,6 +1,6 @@
 //! What the tests share: a metadata reader for GGUF files that are trusted, and test data fetched by the package
 //! clients a person would use.
-#![allow(dead_code)] // Each test binary uses its own part.
+#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses its own part.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
