@@ -1,8 +1,10 @@
 //! The CPU device: one pool, one rung, five phases.
 
+mod attention;
 mod buf;
 mod matmul;
 mod memory;
+mod parts;
 mod phases;
 
 pub use buf::Buf;
@@ -106,7 +108,7 @@ impl Device for Cpu {
     }
 
     fn phase_b(&self, shape: &AttnShape, rows: &RowMap, layer: usize, pages: &Pages, buf: &mut Buf) {
-        phases::attend(self, shape, rows, layer, pages, buf);
+        attention::attend(self, shape, rows, layer, pages, buf);
     }
 
     fn phase_c(&self, w: &AttnWeights<Cpu>, rows: &RowMap, buf: &mut Buf) {
