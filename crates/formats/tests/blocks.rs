@@ -81,7 +81,7 @@ fn decoding_gives_the_bits_an_independent_implementation_gives() {
     assert!(seen.values().all(|&n| n == 3));
 }
 
-/// Limits a twentieth above what was measured. llama.cpp's encoders, without an importance matrix, lose more in
+/// Limits a hundredth above what was measured. llama.cpp's encoders, without an importance matrix, lose more in
 /// every format: 1.03 (Q8_0, Q4_K) to 1.25 times as much (Q2_K, Q4_1, Q5_1) on Gaussian numbers.
 #[test]
 fn encoding_loses_no_more_than_each_formats_limit() {
@@ -90,17 +90,17 @@ fn encoding_loses_no_more_than_each_formats_limit() {
         Kind::F32 => (0.0, 0.0),
         Kind::F16 => (5e-8, 5e-8),
         Kind::BF16 => (3.0e-6, 3.0e-6),
-        Kind::Q8_0 => (2.94e-5, 1.28e-4),
-        Kind::Q4_0 => (7.04e-3, 2.06e-2),
-        Kind::Q4_1 => (5.15e-3, 9.6e-3),
-        Kind::Q5_0 => (1.69e-3, 7.7e-3),
-        Kind::Q5_1 => (1.19e-3, 2.46e-3),
-        Kind::IQ4_NL => (5.71e-3, 1.41e-2),
-        Kind::Q2_K => (7.49e-2, 5.61e-2),
-        Kind::Q3_K => (2.21e-2, 2.21e-2),
-        Kind::Q4_K => (5.2e-3, 9.7e-3),
-        Kind::Q5_K => (1.26e-3, 2.54e-3),
-        Kind::Q6_K => (3.01e-4, 1.01e-3),
+        Kind::Q8_0 => (2.83e-5, 1.24e-4),
+        Kind::Q4_0 => (6.77e-3, 1.98e-2),
+        Kind::Q4_1 => (4.98e-3, 9.24e-3),
+        Kind::Q5_0 => (1.63e-3, 7.41e-3),
+        Kind::Q5_1 => (1.147e-3, 2.37e-3),
+        Kind::IQ4_NL => (5.5e-3, 1.36e-2),
+        Kind::Q2_K => (7.19e-2, 5.4e-2),
+        Kind::Q3_K => (2.12e-2, 2.11e-2),
+        Kind::Q4_K => (5.0e-3, 9.3e-3),
+        Kind::Q5_K => (1.207e-3, 2.442e-3),
+        Kind::Q6_K => (2.89e-4, 9.7e-4),
     };
     let (g, o) = (gaussian(32 * 1024), outliers(32 * 1024));
     for f in rows() {
@@ -281,10 +281,11 @@ proptest! {
         }
     }
 
+    // Not the float formats: a single small element of F16 is subnormal, and rounds otherwise when doubled.
     #[test]
     fn doubling_the_numbers_doubles_what_is_decoded(x in block_of_numbers()) {
         let twice: Vec<f32> = x.iter().map(|x| 2.0 * x).collect();
-        for f in rows() {
+        for f in quantised() {
             let want: Vec<f32> = decode(f, &encode(f, &x)).iter().map(|y| 2.0 * y).collect();
             prop_assert_eq!(decode(f, &encode(f, &twice)), want, "{}", f.name);
         }

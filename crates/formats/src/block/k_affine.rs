@@ -5,7 +5,8 @@
 use super::to_f16;
 use crate::search::{affine, importance, inverse, loss, nearest, quantise, unsigned};
 
-/// Rounds of choosing integers for the two scales, then the scales for the integers.
+/// Rounds of choosing integers for the two scales, then the scales for the integers: the second takes 0.3 % (Q4_K)
+/// to 1 % (Q2_K, Q5_K) off the error, a third 0.1 %.
 const ROUNDS: usize = 2;
 
 /// An encoded block before packing. Formats with eight groups leave the upper half of `sc` and `mn` at 0.

@@ -7,9 +7,6 @@ use crate::search::{importance, inverse, nearest, quantise, symmetric};
 
 /// Elements per group.
 const G: usize = 16;
-/// Rounds of choosing integers for the block scale, then the scale for the integers.
-const ROUNDS: usize = 2;
-
 /// The ranges of a format's integers, ends included.
 pub(crate) struct Range {
     pub lo: i32,
@@ -25,32 +22,16 @@ pub(crate) struct Encoded {
     pub q: [i8; 256],
 }
 
-/// Encodes a block.
+/// Encodes a block. Refitting `d` to the integers afterwards, as for Q4_K, gained nothing.
 pub(crate) fn encode(x: &[f32; 256], r: &Range) -> Encoded {
     let x = x.as_chunks::<G>().0;
-    let w: Vec<[f32; G]> = x.iter().map(importance).collect();
+    let w: [[f32; G]; 16] = std::array::from_fn(|g| importance(&x[g]));
     let ideal: [f32; 16] = std::array::from_fn(|g| symmetric(&x[g], &w[g], r.lo, r.hi, |v| v));
     let weight: [f32; 16] = std::array::from_fn(|g| w[g].iter().sum());
-    let mut d = symmetric(&ideal, &weight, r.sc_lo, r.sc_hi, to_f16);
-
-    let mut best = (f32::INFINITY, d, vec![0; x.len()]);
-    let mut guess: Vec<i32> = ideal.iter().map(|&s| quantise(s, d, r.sc_lo, r.sc_hi)).collect();
-    for _ in 0..ROUNDS {
-        let mut error = 0.0;
-        for g in 0..x.len() {
-            let (e, sc) = around(&x[g], &w[g], d, guess[g], r);
-            guess[g] = sc;
-            error += e;
-        }
-        if error < best.0 {
-            best = (error, d, guess.clone());
-        }
-        d = refit(x, &w, d, &guess, r);
-    }
-
-    let (_, d, scales) = best;
+    let d = symmetric(&ideal, &weight, r.sc_lo, r.sc_hi, to_f16);
     let mut out = Encoded { d, sc: [0; 16], q: [0; 256] };
-    for (g, &sc) in scales.iter().enumerate() {
+    for g in 0..16 {
+        let sc = around(&x[g], &w[g], d, quantise(ideal[g], d, r.sc_lo, r.sc_hi), r);
         out.sc[g] = sc as i8;
         for i in 0..G {
             out.q[G * g + i] = quantise(x[g][i], d * sc as f32, r.lo, r.hi) as i8;
@@ -60,7 +41,7 @@ pub(crate) fn encode(x: &[f32; 256], r: &Range) -> Encoded {
 }
 
 /// The best scale integer near a guess.
-fn around(x: &[f32; G], w: &[f32; G], d: f32, sc: i32, r: &Range) -> (f32, i32) {
+fn around(x: &[f32; G], w: &[f32; G], d: f32, sc: i32, r: &Range) -> i32 {
     let (lo, hi) = (r.lo as f32, r.hi as f32);
     let mut best = (f32::INFINITY, 0);
     for s in (sc - 1).max(r.sc_lo)..=(sc + 1).min(r.sc_hi) {
@@ -75,21 +56,5 @@ fn around(x: &[f32; G], w: &[f32; G], d: f32, sc: i32, r: &Range) -> (f32, i32) 
             best = (error, s);
         }
     }
-    best
-}
-
-/// Least squares for the block scale, all integers held.
-fn refit(x: &[[f32; G]], w: &[[f32; G]], d: f32, scales: &[i32], r: &Range) -> f32 {
-    let (lo, hi) = (r.lo as f32, r.hi as f32);
-    let (mut aa, mut xa) = (0.0, 0.0);
-    for g in 0..x.len() {
-        let sc = scales[g] as f32;
-        let inv = inverse(d * sc);
-        for i in 0..G {
-            let a = sc * nearest((x[g][i] * inv).clamp(lo, hi));
-            aa += w[g][i] * a * a;
-            xa += w[g][i] * x[g][i] * a;
-        }
-    }
-    if aa > 0.0 { to_f16(xa / aa) } else { d }
+    best.1
 }
