@@ -35,6 +35,8 @@ pub struct Codes {
     pub s32: *mut i32,
     /// `[n / 16]` sums of codes
     pub s16: *mut i32,
+    /// `[n / 32]` scale times sum: what a block's minimum is multiplied with
+    pub ds: *mut f32,
 }
 
 /// Symmetric int8 per `block` (32 or 256) values: `d = amax / 127`, ties to even. A block of zeros gets scale 0; a
@@ -77,7 +79,9 @@ pub unsafe fn quantise<L: Lanes>(x: *const f32, n: usize, block: usize, to: Code
                 }
                 *to.s16.add(at / 16) = sum;
                 if at % 32 == 16 {
-                    *to.s32.add(at / 32) = sum + *to.s16.add(at / 16 - 1);
+                    let sum = sum + *to.s16.add(at / 16 - 1);
+                    *to.s32.add(at / 32) = sum;
+                    *to.ds.add(at / 32) = *to.d.add(b) * sum as f32;
                 }
             }
         }

@@ -25,6 +25,8 @@ pub struct Act {
     pub s32: *const i32,
     /// `[K / 16]` sums of codes
     pub s16: *const i32,
+    /// `[K / 32]` scale times sum of codes
+    pub ds: *const f32,
     /// `[K]` unquantised values
     pub x: *const f32,
 }
@@ -178,33 +180,48 @@ unsafe fn join_fifth<L: Lanes>(w: &mut [L::B; 8], p: *const u8) {
     }
 }
 
-/// `Σ w·a` of a 32-block of codes up to 127, from `start`. Two chains hide the latency of the dot product.
+/// `Σ w·a` of a 32-block of codes up to 127, from `start`. With few rows two chains hide the latency of the dot
+/// product; with more the rows do, and the addition that joins the chains is saved.
 #[inline(always)]
-unsafe fn dot32<L: Lanes>(w: &[L::B; 8], q: *const i8, start: i32) -> L::I {
+unsafe fn dot32<L: Lanes, const T: usize>(w: &[L::B; 8], q: *const i8, start: i32) -> L::I {
     // SAFETY: the caller hands 32 codes.
     unsafe {
         let q = q.cast::<i32>();
-        let (mut s0, mut s1) = (L::int(start), L::int(0));
+        let mut s = L::int(start);
+        if T > 2 {
+            for g in 0..8 {
+                s = L::dot7(s, w[g], q.add(g).read_unaligned());
+            }
+            return s;
+        }
+        let mut s1 = L::int(0);
         for g in 0..4 {
-            s0 = L::dot7(s0, w[g], q.add(g).read_unaligned());
+            s = L::dot7(s, w[g], q.add(g).read_unaligned());
             s1 = L::dot7(s1, w[4 + g], q.add(4 + g).read_unaligned());
         }
-        L::int_add(s0, s1)
+        L::int_add(s, s1)
     }
 }
 
 /// `Σ (w - 128)·a` of a 32-block of bytes; `sum` is Σa.
 #[inline(always)]
-unsafe fn dot32_wide<L: Lanes>(w: &[L::B; 8], q: *const i8, sum: i32) -> L::I {
+unsafe fn dot32_wide<L: Lanes, const T: usize>(w: &[L::B; 8], q: *const i8, sum: i32) -> L::I {
     // SAFETY: the caller hands 32 codes.
     unsafe {
         let q = q.cast::<i32>();
-        let (mut s0, mut s1) = (L::int(-L::DOT8_BIAS * sum), L::int(0));
+        let mut s = L::int(-L::DOT8_BIAS * sum);
+        if T > 2 {
+            for g in 0..8 {
+                s = L::dot8(s, w[g], q.add(g).read_unaligned());
+            }
+            return s;
+        }
+        let mut s1 = L::int(0);
         for g in 0..4 {
-            s0 = L::dot8(s0, w[g], q.add(g).read_unaligned());
+            s = L::dot8(s, w[g], q.add(g).read_unaligned());
             s1 = L::dot8(s1, w[4 + g], q.add(4 + g).read_unaligned());
         }
-        L::int_add(s0, s1)
+        L::int_add(s, s1)
     }
 }
 

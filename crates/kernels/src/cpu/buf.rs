@@ -34,6 +34,7 @@ pub struct Quant {
     d: Aligned<f32>,
     s32: Aligned<i32>,
     s16: Aligned<i32>,
+    ds: Aligned<f32>,
     stride: usize,
     block: usize,
 }
@@ -46,13 +47,14 @@ impl Quant {
             d: zeroed(rows * stride / block, "quantised activations")?,
             s32: zeroed(rows * stride / 32, "quantised activations")?,
             s16: zeroed(rows * stride / 16, "quantised activations")?,
+            ds: zeroed(rows * stride / 32, "quantised activations")?,
             stride,
             block,
         })
     }
 
     fn bytes(&self) -> usize {
-        self.q.len() + 4 * (self.d.len() + self.s32.len() + self.s16.len())
+        self.q.len() + 4 * (self.d.len() + self.s32.len() + self.s16.len() + self.ds.len())
     }
 
     /// Codes from one row to the next.
@@ -68,6 +70,7 @@ impl Quant {
             d: self.d[r * s / self.block..].as_mut_ptr(),
             s32: self.s32[r * s / 32..].as_mut_ptr(),
             s16: self.s16[r * s / 16..].as_mut_ptr(),
+            ds: self.ds[r * s / 32..].as_mut_ptr(),
         }
     }
 
@@ -79,6 +82,7 @@ impl Quant {
             d: self.d[r * s / self.block..].as_ptr(),
             s32: self.s32[r * s / 32..].as_ptr(),
             s16: self.s16[r * s / 16..].as_ptr(),
+            ds: self.ds[r * s / 32..].as_ptr(),
             x,
         }
     }

@@ -68,6 +68,7 @@ impl SharedCodes {
             d: self.first.d.wrapping_add(at / self.block),
             s32: self.first.s32.wrapping_add(at / 32),
             s16: self.first.s16.wrapping_add(at / 16),
+            ds: self.first.ds.wrapping_add(at / 32),
         }
     }
 }

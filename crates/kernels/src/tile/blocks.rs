@@ -40,7 +40,7 @@ fn bytes5(bit: &[u8; 32], qh: &mut [u8]) {
 /// The codes are bytes around 128 instead of small codes around an offset.
 const WIDE: i32 = -1;
 
-/// `acc[t] += d_w · d_a · Σ(code - OFF)·a`, and with a minimum `+ m_w · d_a · Σa`.
+/// `acc[t] += d_w · d_a · Σ(code - OFF)·a`, and with a minimum `+ m_w · (d_a · Σa)`.
 #[inline(always)]
 unsafe fn add_block<L: Lanes, const T: usize, const OFF: i32>(
     a: &[Act; T],
@@ -56,11 +56,14 @@ unsafe fn add_block<L: Lanes, const T: usize, const OFF: i32>(
             let sum = *a[t].s32.add(b);
             let da = L::splat(*a[t].d.add(b));
             let q = a[t].q.add(32 * b);
-            let dot =
-                if OFF == WIDE { dot32_wide::<L>(codes, q, sum) } else { dot32::<L>(codes, q, -OFF * sum) };
+            let dot = if OFF == WIDE {
+                dot32_wide::<L, T>(codes, q, sum)
+            } else {
+                dot32::<L, T>(codes, q, -OFF * sum)
+            };
             acc[t] = L::fma(L::from_int(dot), L::mul(dw, da), acc[t]);
             if let Some(mw) = mw {
-                acc[t] = L::fma(L::splat(sum as f32), L::mul(mw, da), acc[t]);
+                acc[t] = L::fma(mw, L::splat(*a[t].ds.add(b)), acc[t]);
             }
         }
     }

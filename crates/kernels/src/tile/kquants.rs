@@ -148,7 +148,7 @@ unsafe fn step32<L: Lanes, C: Codes, const T: usize>(
             let w = C::get::<L>(w, b);
             for t in 0..T {
                 let at = 8 * sb + b;
-                let dot = dot32::<L>(&w, a[t].q.add(32 * at), 0);
+                let dot = dot32::<L, T>(&w, a[t].q.add(32 * at), 0);
                 isum[t] = L::int_add(isum[t], L::int_mul(dot, both[b]));
                 imin[t] = L::int_add(imin[t], L::int_mul(L::int(*a[t].s32.add(at)), both[8 + b]));
             }
