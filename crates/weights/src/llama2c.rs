@@ -191,9 +191,12 @@ fn vocabulary(meta: &mut Meta, bytes: &[u8], vocab: usize, budget: &mut Budget) 
     c.i32("the longest token's length")?;
     c.fits(vocab as u64, 8, "the tokens")?;
     budget.pay(vocab, size_of::<String>() + 4 + 8, "the tokens")?;
-    let mut tokens = Vec::with_capacity(vocab);
+    let mut tokens: Vec<String> = Vec::with_capacity(vocab);
     let mut scores = Vec::with_capacity(vocab);
     let mut types = Vec::with_capacity(vocab);
+    // Bytes come as `<0x0A>` or, from older exporters, as themselves; the latter only count if all 256 do, because a
+    // single character is an ordinary token elsewhere.
+    let mut bytes_so_far = true;
     for id in 0..vocab {
         scores.push(c.f32("a score")?);
         let n = c.i32("a token's length")?;
@@ -206,11 +209,22 @@ fn vocabulary(meta: &mut Meta, bytes: &[u8], vocab: usize, budget: &mut Budget) 
             0 => ("<unk>".into(), 2),
             1 => ("<s>".into(), 3),
             2 => ("</s>".into(), 3),
-            _ if is_byte(&text) => (text.into_owned(), 6),
+            3..=258 if is_byte(&text) => (text.into_owned(), 6),
             _ => (text.replace(' ', "\u{2581}"), 1),
         };
+        if let 3..=258 = id {
+            let b = (id - 3) as u8;
+            let mut own = [0; 4];
+            bytes_so_far &= raw == char::from(b).encode_utf8(&mut own).as_bytes() || raw == [b];
+        }
         tokens.push(text);
         types.push(kind);
+    }
+    if bytes_so_far && vocab > 258 {
+        for b in 0..=255u8 {
+            tokens[3 + usize::from(b)] = format!("<0x{b:02X}>");
+            types[3 + usize::from(b)] = 6;
+        }
     }
     meta.set("tokenizer.ggml.model", Value::Str("llama".into()));
     meta.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens)));
