@@ -23,6 +23,9 @@ use crate::hf::folder::{Beside, finish, named};
 use crate::hf::names;
 use crate::store::{Part, Source, Weights};
 
+/// Nodes and tensors of a graph; the export of a model of 32 layers has some ten thousand.
+const MOST_FIELDS: usize = 1 << 20;
+
 const FLOAT: u64 = 1;
 const UINT8: u64 = 2;
 const INT8: u64 = 3;
@@ -70,7 +73,14 @@ fn tensors(file: &[u8], facts: &Facts, budget: &mut Budget) -> Result<Vec<Entry>
         graph.ok_or_else(|| Error::missing("the graph of the ONNX file", "the file is no ONNX model"))?;
 
     let mut inits = HashMap::new();
-    for f in Fields::new(file, graph.clone()) {
+    for (n, f) in Fields::new(file, graph.clone()).enumerate() {
+        if n == MOST_FIELDS {
+            return Err(Error::bad(
+                "the ONNX graph",
+                format!("over {n} nodes and tensors"),
+                "a model's few thousand",
+            ));
+        }
         if let (5, Wire::Bytes(r)) = f? {
             // A growing table holds up to thrice its entries while it moves.
             budget.pay(3, size_of::<(&str, Init)>(), "the list of ONNX tensors")?;
@@ -125,9 +135,8 @@ fn init(file: &[u8], range: Range<usize>) -> Result<(&str, Init)> {
             (1, w) => {
                 for d in varints(file, &w) {
                     let d = d?;
-                    if let Some(slot) = i.dims.get_mut(i.rank) {
-                        *slot = d;
-                    }
+                    let wrong = || Error::bad("the dimensions of an ONNX tensor", "over 4", "at most 4");
+                    *i.dims.get_mut(i.rank).ok_or_else(wrong)? = d;
                     i.rank += 1;
                 }
             }

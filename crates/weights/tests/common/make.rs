@@ -186,7 +186,7 @@ pub fn onnx() -> Vec<u8> {
         };
         let dims = if n == 0 { [rows, cols] } else { [cols, rows] };
         let mut inputs =
-            vec![format!("{own}_quantized"), "x".into(), "x_zero".into(), format!("{own}_zero_point")];
+            [format!("{own}_quantized"), "x".into(), "x_zero".into(), format!("{own}_zero_point")];
         if n > 0 {
             inputs.swap(0, 1);
         }
