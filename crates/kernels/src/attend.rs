@@ -109,7 +109,7 @@ pub unsafe fn block<L: Lanes, E: Element, const N: usize>(b: &Block) {
             }
             let mut top = L::splat(f32::NEG_INFINITY);
             for g in 0..4 {
-                let n = if seen > 16 * g { seen - 16 * g } else { 0 };
+                let n = seen.saturating_sub(16 * g);
                 s[i][g] = L::first(n, s[i][g], L::splat(f32::NEG_INFINITY));
                 top = L::max(s[i][g], top);
             }

@@ -88,7 +88,7 @@ impl Lanes for Portable {
         // Out of range and NaN give i32::MIN, as the vector instructions do.
         a.map(|v| {
             let r = v.round_ties_even();
-            if r >= -2147483648.0 && r < 2147483648.0 { r as i32 } else { i32::MIN }
+            if (-2147483648.0..2147483648.0).contains(&r) { r as i32 } else { i32::MIN }
         })
     }
     #[inline(always)]
