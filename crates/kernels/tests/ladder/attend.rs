@@ -297,7 +297,7 @@ fn a_row_has_the_same_bits_on_every_branch_of_a_tree_around_the_edges() {
                         pos: stem + path.len() - 1,
                         path: Some(path.iter().map(|&n| stem + order[n]).collect()),
                     };
-                    let mut slots = vec![0; 4];
+                    let mut slots = [0; 4];
                     let mut rows = vec![None, None, None, None];
                     for (node, path) in [vec![0], vec![0, 1], vec![2], vec![2, 3]].iter().enumerate() {
                         slots[order[node]] = node;

@@ -173,9 +173,10 @@ fn exp_is_within_one_ulp_of_f64_and_one_answer_on_every_rung() {
     assert!(worst.0 <= 1.0, "{worst:?}");
     #[cfg(target_arch = "x86_64")]
     for rung in rung::available() {
-        // SAFETY: the rung says that its features are there.
         let got = match rung.name {
+            // SAFETY: the rung is available, so its features are there.
             "avx2" => unsafe { exps_avx2(x) },
+            // SAFETY: as above.
             "avx512" => unsafe { exps_avx512(x) },
             _ => continue,
         };
