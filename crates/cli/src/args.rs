@@ -178,15 +178,15 @@ pub enum BenchCommand {
 pub struct BenchArgs {
     /// A path, a name of the store, or hf:…
     pub model: Option<String>,
-    /// Tokens per sample
+    /// Tokens per request
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub tokens: u32,
-    /// Samples kept
+    /// Counted requests, after one uncounted
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub samples: u32,
-    /// Tokens already in the context when a sample starts
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub depth: u32,
+    pub repeats: u32,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
@@ -204,6 +204,9 @@ pub struct BenchBatchArgs {
     #[arg(long, default_value = "1,2,4,8,16", value_delimiter = ',', value_name = "N,…",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub batch: Vec<u32>,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use tamp_base::card::CardError;
+use tamp_bench::BenchError;
+use tamp_engine::EngineError;
 
 /// Exit codes, as `tamp --help` and the README list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,36 @@ impl From<tamp_weights::Error> for Fail {
 impl From<tamp_text::Error> for Fail {
     fn from(e: tamp_text::Error) -> Self {
         Fail::file(e)
+    }
+}
+
+impl From<EngineError> for Fail {
+    fn from(e: EngineError) -> Self {
+        use EngineError as E;
+        match e {
+            E::Card(e) => e.into(),
+            E::Params(_) => Fail::usage(e),
+            E::Model(tamp_model::ModelError::Weights(e)) => e.into(),
+            E::Model(ref m) => model(m).unwrap_or_else(|| Fail::new(Code::Refused, e)),
+            E::Stalled | E::Gone => Fail::new(Code::Other, e),
+            _ => Fail::new(Code::Refused, e),
+        }
+    }
+}
+
+/// A model file that is broken, as against one that the plan refuses.
+fn model(e: &tamp_model::ModelError) -> Option<Fail> {
+    use tamp_model::ModelError as M;
+    matches!(e, M::Missing(_) | M::Shape { .. } | M::Config(_) | M::Meta(_)).then(|| Fail::file(e))
+}
+
+impl From<BenchError> for Fail {
+    fn from(e: BenchError) -> Self {
+        match e {
+            BenchError::Engine(e) => e.into(),
+            BenchError::Text { .. } => Fail::usage(e),
+            _ => Fail::new(Code::Other, e),
+        }
     }
 }
 

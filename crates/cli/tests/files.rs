@@ -35,7 +35,7 @@ fn quantize_says_what_it_did_and_refuses_what_it_cannot() {
     let r = ran(tamp(home).args(["quantize", "m.gguf", "q.gguf", "--to", "q8_0", "--json"]));
     assert_eq!(r.code, 0, "{}", r.err);
     assert!(last_json(&r)["changed"].as_u64() > Some(0));
-    let r = ran(tamp(home).args(["quantize", "m.gguf", "q.gguf", "--to", "q4_km"]));
+    let r = ran(tamp(home).args(["quantize", "m.gguf", "q.gguf", "--to", "q4_k_mm"]));
     assert!(
         r.code == 2 && r.err.contains("did you mean `q4_k_m`?") && r.err.contains("known: f32"),
         "{}",
@@ -66,7 +66,7 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let r = ran(tamp(home.path()).args(["completions", shell]));
         assert!(
-            r.code == 0 && ["chat", "quantize", "--max-tokens"].iter().all(|w| r.out.contains(w)),
+            r.code == 0 && ["chat", "quantize", "max-tokens"].iter().all(|w| r.out.contains(w)),
             "{shell}"
         );
     }

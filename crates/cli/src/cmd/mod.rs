@@ -1,20 +1,28 @@
 //! One file per command.
 
+mod answer;
+mod bench;
+mod ceiling;
 mod completions;
 pub mod convert;
+mod explain;
+mod generate;
 mod list;
+mod load;
+mod prompt;
 mod pull;
 mod quantize;
+mod run;
 mod techniques;
 mod tokenize;
 
 use tamp_base::settings::Settings;
-use tamp_engine::rooms;
+use tamp_engine::{Cancel, rooms};
 
 use crate::args::{Cli, Command};
 use crate::env::Env;
-use crate::fail::{Done, Fail};
-use crate::out::Ui;
+use crate::fail::{Code, Done, Fail};
+use crate::out::{Ui, note};
 use crate::pull::resolve::Finder;
 use crate::store::Store;
 use crate::{config, say};
@@ -42,7 +50,7 @@ impl Ctx {
     /// Prints the JSON line when it was asked for.
     pub fn json(&self, value: &impl serde::Serialize) -> Done {
         if self.json {
-            let text = serde_json::to_string(value).map_err(|e| Fail::new(crate::fail::Code::Other, e))?;
+            let text = serde_json::to_string(value).map_err(|e| Fail::new(Code::Other, e))?;
             say!("{text}");
         }
         Ok(())
@@ -52,6 +60,28 @@ impl Ctx {
 /// Threads when nothing is said.
 pub fn cores() -> usize {
     tamp_os::cpu::usable_cores()
+}
+
+/// Ctrl-C ends the answer at the next step; a second one ends the program.
+pub fn on_ctrl_c(cancel: &Cancel) {
+    let cancel = cancel.clone();
+    // Without a handler Ctrl-C ends the program at once, which is also what was asked for.
+    let _ = ctrlc::set_handler(move || {
+        if cancel.is_cancelled() {
+            std::process::exit(Code::Interrupted as i32);
+        }
+        cancel.cancel();
+    });
+}
+
+/// Says so when somebody chose a technique and it never acted (DESIGN 5.5).
+pub fn phantoms(l: &load::Loaded) {
+    let acts = l.engine.stats().propose;
+    let room = tamp_engine::rooms().into_iter().find(|r| r.name == "spec.propose");
+    let null = room.and_then(|r| r.cards.first().map(|c| c.name));
+    if let Some(name) = l.settings.used("spec.propose").filter(|n| Some(*n) != null && acts.acted == 0) {
+        note(format_args!("spec.propose={name} never acted: asked {}, declined {}", acts.asked, acts.declined));
+    }
 }
 
 /// Runs a command.
@@ -77,7 +107,10 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Quantize(a) => quantize::run(&ctx, &a),
         Command::Tokenize(a) => tokenize::run(&ctx, &a),
         Command::Techniques(a) => techniques::run(&ctx, &a),
-        Command::Run(_) => ctx.finder().find(None).map(|_| ()),
+        Command::Run(a) => run::run(&ctx, &a),
+        Command::Generate(a) => generate::run(&ctx, a),
+        Command::Bench(a) => bench::run(&ctx, &a),
+        Command::Explain(a) => explain::run(&ctx, &a),
         _ => Err(Fail::usage("this command comes with the engine")),
     }
 }

@@ -1,0 +1,102 @@
+//! `tamp run [MODEL] "prompt"`.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use tamp_engine::Cancel;
+use tamp_sample::FinishReason;
+use tamp_text::Message;
+
+use crate::args::{LoadArgs, RunArgs, SampleArgs};
+use crate::cmd::answer::{Contract, Timings, request, stream};
+use crate::cmd::load::{Wish, load};
+use crate::cmd::prompt::{self, Prompter};
+use crate::cmd::Ctx;
+use crate::fail::{At, Done, Fail};
+use crate::out::note;
+use crate::pull::{catalog, hub};
+
+/// What to answer, however the words came.
+pub struct Ask<'a> {
+    /// MODEL
+    pub model: Option<&'a str>,
+    /// the prompt
+    pub prompt: String,
+    /// how tokens are chosen
+    pub sample: &'a SampleArgs,
+    /// how the model is loaded
+    pub load: &'a LoadArgs,
+    /// system message
+    pub system: Option<&'a str>,
+    /// no chat template
+    pub raw: bool,
+}
+
+/// Sorts the words out and answers.
+pub fn run(ctx: &Ctx, a: &RunArgs) -> Done {
+    let (model, prompt) = words(ctx, &a.words)?;
+    let prompt = match prompt {
+        Some(p) if p != "-" => p.to_string(),
+        _ => stdin()?,
+    };
+    answer(ctx, &Ask { model, prompt, sample: &a.sample, load: &a.load, system: a.system.as_deref(), raw: a.raw })
+}
+
+/// One word is the prompt, unless it can only be a model.
+fn words<'a>(ctx: &Ctx, words: &'a [String]) -> Done<(Option<&'a str>, Option<&'a str>)> {
+    match words {
+        [] => Ok((None, None)),
+        [model, prompt] => Ok((Some(model), Some(prompt))),
+        [one, ..] => {
+            let file = one.ends_with(".gguf") || one.ends_with(".bin") || Path::new(one).is_dir();
+            let known = ctx.store.find(one).is_some() || catalog::builtin().iter().any(|e| e.name == *one);
+            if file || known || hub::Address::parse(one).is_some() {
+                if std::io::stdin().is_terminal() {
+                    return Err(Fail::usage(format!("`{one}` is a model, and there is no prompt"))
+                        .hint(format!("tamp run {one} \"your prompt\", or `tamp chat {one}`")));
+                }
+                return Ok((Some(one), None));
+            }
+            Ok((None, Some(one)))
+        }
+    }
+}
+
+fn stdin() -> Done<String> {
+    if std::io::stdin().is_terminal() {
+        return Err(Fail::usage("there is no prompt").hint("tamp run \"Once upon a time\", or `tamp chat`"));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).at("read", "stdin".as_ref())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Loads, streams, and ends with the line of figures.
+pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
+    let mut l = load(ctx, a.model, a.load, Wish::default())?;
+    let tokens = match &l.template {
+        Some(own) if !a.raw => {
+            let mut messages: Vec<Message> = a.system.map(|s| Message::new("system", s)).into_iter().collect();
+            messages.push(Message::new("user", a.prompt.as_str()));
+            Prompter::new(Some(own), l.engine.tokenizer())?.tokens(&messages, l.engine.tokenizer())?
+        }
+        own => {
+            if own.is_none() && a.system.is_some() {
+                return Err(Fail::usage("this model has no chat template, so a system message has no place")
+                    .hint("leave --system away and write it into the prompt"));
+            }
+            prompt::raw(&a.prompt, l.engine.tokenizer())
+        }
+    };
+    let cancel = Cancel::default();
+    crate::cmd::on_ctrl_c(&cancel);
+    let answer = stream(&mut l, request(tokens, a.sample, &cancel), ctx.json)?;
+    let timings = Timings::of(ctx, &l, &answer);
+    crate::cmd::phantoms(&l);
+    ctx.json(&Contract::of(&answer, &timings))?;
+    if answer.finish_reason == FinishReason::Length && a.sample.max_tokens.is_none() {
+        note(format_args!("the context of {} tokens is full; a larger one: --ctx N", l.engine.ctx()));
+    }
+    note(ctx.ui.dim(&timings.line()));
+    if answer.finish_reason == FinishReason::Cancelled { Err(Fail::interrupted()) } else { Ok(()) }
+}
