@@ -89,7 +89,7 @@ impl Tokenizer {
 
     /// Bytes of a whole text; `special` shows control tokens. Ids out of range give nothing.
     ///
-    /// A space that [`Tokenizer::encode`] put before the text is taken away. For text that continues a prompt use
+    /// A space that [`Tokenizer::encode`] put before the text is taken away from the start. For text that continues a prompt use
     /// [`crate::Detokenizer`], which keeps it.
     pub fn decode(&self, ids: &[u32], special: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(ids.len() * 4);
@@ -98,6 +98,7 @@ impl Tokenizer {
             if self.is_control(id) {
                 if special {
                     out.extend_from_slice(self.bytes(id));
+                    strip = false;
                 }
                 continue;
             }

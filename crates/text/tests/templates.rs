@@ -38,12 +38,8 @@ fn python() -> Option<String> {
 
 fn reference(templates: &BTreeMap<String, String>, conversations: &[Value]) -> Option<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/jinja_reference.py");
-    let mut child = Command::new(python()?)
-        .arg(script)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(python()?).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let job = json!({"templates": templates, "conversations": conversations, "now": NOW});
     let mut stdin = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || stdin.write_all(job.to_string().as_bytes()).unwrap());
@@ -135,9 +131,16 @@ fn published_chat_templates_render_what_jinja2_renders() {
                     let got = got.unwrap_or_else(|e| format!("ERROR {e}"));
                     let text = text.map_or_else(|| format!("ERROR {}", want["error"]), String::from);
                     let at = got.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-                    let at = (0..=at).rev().find(|&i| got.is_char_boundary(i) && text.is_char_boundary(i)).unwrap();
+                    let at = (0..=at)
+                        .rev()
+                        .find(|&i| got.is_char_boundary(i) && text.is_char_boundary(i))
+                        .unwrap();
                     let part = |s: &str| s[at..].chars().take(120).collect::<String>();
-                    bad.push(format!("  conversation {i} at {at}:\n    got  {:?}\n    want {:?}", part(&got), part(&text)));
+                    bad.push(format!(
+                        "  conversation {i} at {at}:\n    got  {:?}\n    want {:?}",
+                        part(&got),
+                        part(&text)
+                    ));
                 }
             }
         }
@@ -147,7 +150,10 @@ fn published_chat_templates_render_what_jinja2_renders() {
             println!("{name}:\n{}", bad.join("\n"));
         }
     }
-    println!("{equal} of {} templates equal Jinja2: {rendered} renderings, {refused} refused by both", templates.len());
+    println!(
+        "{equal} of {} templates equal Jinja2: {rendered} renderings, {refused} refused by both",
+        templates.len()
+    );
     assert!(equal * 10 >= templates.len() * 9, "{equal} of {}", templates.len());
     assert!(rendered > refused * 4);
 }

@@ -66,7 +66,8 @@ impl Lexer<'_> {
     fn run(&mut self) -> R<()> {
         while self.at < self.s.len() {
             let rest = self.rest();
-            let open = ["{{", "{%", "{#"].iter().filter_map(|m| rest.find(m)).min();
+            // One pass to the next tag: a search per kind of tag would be quadratic where a kind is missing.
+            let open = rest.as_bytes().windows(2).position(|w| w[0] == b'{' && b"{%#".contains(&w[1]));
             let Some(open) = open else {
                 let text = rest.to_string();
                 self.push(Tok::Text(text));

@@ -218,7 +218,7 @@ fn as_f(n: Num) -> f64 {
 
 fn times(vm: &Vm, n: &Value, unit: u64) -> R<usize> {
     let n = int(n)?.max(0);
-    let total = u128::from(unit).checked_mul(n as u128).unwrap_or(u128::MAX);
+    let total = u128::from(unit).saturating_mul(n as u128);
     if total > u128::from(MAX_WEIGHT) {
         return Err(too_large());
     }

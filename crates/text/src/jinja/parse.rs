@@ -207,8 +207,9 @@ impl Parser {
     fn closed(&mut self, end: &'static str) -> R<Vec<Stmt>> {
         // A loop's `break` cannot leave a macro or a captured block.
         let loops = std::mem::replace(&mut self.loops, 0);
-        let body = self.body(&[end])?;
+        let body = self.body(&[end]);
         self.loops = loops;
+        let body = body?;
         self.want_name(end)?;
         self.block_end()?;
         Ok(body)

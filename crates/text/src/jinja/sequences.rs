@@ -13,6 +13,9 @@ use super::vm::{Call, Vm};
 
 /// Runs a filter.
 pub fn filter(vm: &mut Vm, name: &str, v: Value, a: Call) -> R<Value> {
+    // Jinja lets these work through anything that is not true.
+    let lenient = matches!(name, "select" | "reject" | "selectattr" | "rejectattr" | "map");
+    let v = if lenient && !v.is_true() { Value::list(&vm.meter, vec![], Shape::List)? } else { v };
     let list = |vm: &Vm, items, shape| Value::list(&vm.meter, items, shape);
     Ok(match name {
         "join" => {
