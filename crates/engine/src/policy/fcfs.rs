@@ -76,7 +76,7 @@ impl Policy for Fcfs {
 /// Reserves rows for a sequence; takes pages from others if it must. False: it has to wait.
 fn make_room(lines: &[Line], line: &Line, rows: usize, book: &mut Book, turn: &mut Turn) -> bool {
     while book.reserve(line.seq, rows).is_err() {
-        let Some(victim) = victim(lines, line, book) else {
+        let Some(victim) = victim(lines, line, book, &turn.preempted) else {
             if lines.iter().all(|l| l.seq == line.seq || book.table(l.seq, 0).is_empty()) {
                 turn.starved.push(line.seq);
             }
@@ -89,9 +89,11 @@ fn make_room(lines: &[Line], line: &Line, rows: usize, book: &mut Book, turn: &m
     true
 }
 
-/// Who gives way: the youngest among those nobody listens to, then the youngest of those that came later.
-fn victim(lines: &[Line], line: &Line, book: &Book) -> Option<SeqId> {
-    let holds = |l: &&Line| l.seq != line.seq && !book.table(l.seq, 0).is_empty();
+/// Who gives way: the youngest among those nobody listens to, then the youngest of those that came later; each once
+/// per turn, since memory that cannot go back keeps its pages.
+fn victim(lines: &[Line], line: &Line, book: &Book, already: &[SeqId]) -> Option<SeqId> {
+    let holds =
+        |l: &&Line| l.seq != line.seq && !book.table(l.seq, 0).is_empty() && !already.contains(&l.seq);
     let paused = lines.iter().rev().filter(holds).find(|l| !l.ready);
     let younger = lines.iter().rev().take_while(|l| l.seq != line.seq).find(holds);
     paused.or(younger).map(|l| l.seq)
