@@ -2,25 +2,43 @@
 
 use serde::Serialize;
 
-/// Anonymous memory of an engine, bytes. Mapped files are apart: the system takes their pages back when it must.
+/// Anonymous memory, bytes. Mapped files are apart: the system takes their pages back when it must. Buffers and KV
+/// pages are asked for at load and taken from the system when they are first written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Forecast {
+    /// what the process used before the weights: program, tokenizer, template; observed
+    pub process: u64,
     /// weights as the device holds them
     pub weights: u64,
-    /// activations and scratch of a batch
+    /// activations and scratch of a full batch
     pub buffers: u64,
+    /// logits of every sequence of a batch on their way through the chain, and its list of candidates
+    pub sampling: u64,
     /// KV pages, all of them used
     pub kv: u64,
-    /// sum without KV: pages are taken from the system when they are first written
+    /// process and weights
     pub after_load: u64,
-    /// sum
+    /// everything: full context, full batch
     pub at_full: u64,
 }
 
+/// A logit as it comes home.
+const LOGIT: u64 = 4;
+/// A candidate of the filters: tempered logit, id, padding.
+const CANDIDATE: u64 = 16;
+
 impl Forecast {
-    /// The two sums from their parts.
-    pub fn of(weights: u64, buffers: u64, kv: u64) -> Forecast {
-        let after_load = weights.saturating_add(buffers);
-        Forecast { weights, buffers, kv, after_load, at_full: after_load.saturating_add(kv) }
+    /// The logits of `batch` sequences, and one list of candidates at a time.
+    pub(crate) fn sampling(batch: usize, vocab: usize) -> u64 {
+        let vocab = vocab as u64;
+        (batch as u64).saturating_mul(vocab * LOGIT).saturating_add(vocab * CANDIDATE)
+    }
+
+    /// Adds the parts up.
+    pub(crate) fn sum(mut self) -> Forecast {
+        self.after_load = self.process.saturating_add(self.weights);
+        let grows = [self.buffers, self.sampling, self.kv];
+        self.at_full = grows.iter().fold(self.after_load, |a, &b| a.saturating_add(b));
+        self
     }
 }

@@ -123,17 +123,31 @@ impl<D: Device> Engine<D> {
             kv: *tamp_kv::codec::TABLE.open(&(), settings)?.0,
             decode: settings.used(rooms::DECODE) == Some(rooms::DECODED.name),
         };
+        let process = tamp_os::memory::rss().anonymous;
         let model = Model::load(weights, device, &load, progress)?;
-        Self::new(model, tokenizer, settings, options, clock)
+        Self::assemble(model, tokenizer, settings, options, clock, process)
     }
 
-    /// An engine for one loaded model. Everything that can be refused is refused here or at [`Engine::submit`].
+    /// An engine for a loaded model. Everything that can be refused is refused here or at [`Engine::submit`].
     pub fn new(
         model: Model<D>,
         tokenizer: Arc<Tokenizer>,
         settings: &Settings,
         options: EngineOptions,
         clock: Arc<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        let process = tamp_os::memory::rss().anonymous.saturating_sub(model.resident_bytes());
+        Self::assemble(model, tokenizer, settings, options, clock, process)
+    }
+
+    /// `process`: anonymous bytes in use before the weights.
+    fn assemble(
+        model: Model<D>,
+        tokenizer: Arc<Tokenizer>,
+        settings: &Settings,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+        process: u64,
     ) -> Result<Self, EngineError> {
         settings.check(&rooms())?;
         let options = options.resolve(&model.shape)?;
@@ -162,7 +176,7 @@ impl<D: Device> Engine<D> {
             (tamp_spec::accept::TABLE.room, accept_card),
             (tamp_kv::codec::TABLE.room, codec_card),
         ];
-        let plan = Plan::make(&model, &kv, &chosen, settings, &options)?;
+        let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
         let (intake, mail) = intake::intake(options.queue, clock.clone());
         Ok(Engine {
             models: vec![model],

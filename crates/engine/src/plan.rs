@@ -108,6 +108,7 @@ impl Plan {
         chosen: &[(&'static str, &'static Card)],
         settings: &Settings,
         options: &EngineOptions,
+        process: u64,
     ) -> Result<Plan, EngineError> {
         let techniques =
             chosen.iter().map(|&(room, card)| choose(room, card, settings)).collect::<Result<Vec<_>, _>>()?;
@@ -146,7 +147,15 @@ impl Plan {
             hash: String::new(),
         };
         plan.hash = plan.digest();
-        plan.memory = Forecast::of(model.resident_bytes(), model.buffer_bytes(), kv.bytes() as u64);
+        plan.memory = Forecast {
+            process,
+            weights: model.resident_bytes(),
+            buffers: model.buffer_bytes(),
+            sampling: Forecast::sampling(options.batch, model.shape.vocab),
+            kv: kv.bytes() as u64,
+            ..Forecast::default()
+        }
+        .sum();
         Ok(plan)
     }
 

@@ -287,7 +287,8 @@ fn a_plan_says_what_runs_and_its_hash_follows() {
     let a = engine(options(64, 64, 1));
     let b = engine(options(64, 64, 1));
     let c = engine(options(48, 64, 1));
-    assert_eq!(a.plan(), b.plan());
+    assert_eq!(a.plan().hash, b.plan().hash);
+    assert_eq!(a.plan().memory.kv, b.plan().memory.kv);
     assert_ne!(a.plan().hash, c.plan().hash);
     let text = a.plan().to_string();
     for word in
@@ -298,5 +299,5 @@ fn a_plan_says_what_runs_and_its_hash_follows() {
     let json = serde_json::to_value(a.plan()).unwrap();
     assert_eq!((json["kind"].as_str(), json["v"].as_u64()), (Some("tamp.plan"), Some(1)));
     let m = a.plan().memory;
-    assert!(m.after_load > 0 && m.at_full == m.after_load + m.kv);
+    assert!(m.after_load > 0 && m.at_full > m.after_load + m.kv);
 }

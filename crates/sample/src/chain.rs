@@ -37,8 +37,6 @@ pub struct Chain {
     bounds: [f64; 65],
     /// how often each token occurs in the answer; prompt tokens are there with 0. Empty when nothing is penalised
     seen: HashMap<Token, u32>,
-    /// scratch of the filters
-    list: Vec<Candidate>,
 }
 
 impl Chain {
@@ -47,7 +45,7 @@ impl Chain {
         params.check(vocab)?;
         let noise = Noise::new(params.seed, params.choice);
         let seen = if params.penalises() { prompt.iter().map(|&t| (t, 0)).collect() } else { HashMap::new() };
-        Ok(Chain { params, noise, bounds: bounds(), seen, list: Vec::new() })
+        Ok(Chain { params, noise, bounds: bounds(), seen })
     }
 
     /// The parameters.
@@ -69,14 +67,14 @@ impl Chain {
     }
 
     /// Chooses the token at `position` after the committed tokens; `logits` are changed in place.
-    pub fn choose(&mut self, logits: &mut [f32], position: usize) -> Result<Choice, SampleError> {
+    pub fn choose(&self, logits: &mut [f32], position: usize) -> Result<Choice, SampleError> {
         self.choose_after(&[], logits, position)
     }
 
     /// Chooses the token at `position` after the committed tokens and then `path`. Leaves the state as it is, so a
     /// draft can be judged node by node; draft and target meet the same noise.
     pub fn choose_after(
-        &mut self,
+        &self,
         path: &[Token],
         logits: &mut [f32],
         position: usize,
@@ -133,7 +131,7 @@ impl Chain {
     }
 
     /// Gumbel-max over the tokens that the filters leave.
-    fn draw(&mut self, logits: &[f32], best: Token, temperature: f64, noise: Row) -> Token {
+    fn draw(&self, logits: &[f32], best: Token, temperature: f64, noise: Row) -> Token {
         let tempered = |x: f32| f64::from(x) / temperature;
         let max = tempered(logits[best as usize]);
         let mut winner = Winner::new(&self.bounds, noise, (max, best));
@@ -142,12 +140,13 @@ impl Chain {
             logits.iter().enumerate().for_each(|(t, &x)| winner.offer((tempered(x), t as Token)));
             return winner.token;
         }
-        self.list.clear();
-        self.list.extend(logits.iter().enumerate().map(|(t, &x)| (tempered(x), t as Token)));
-        top_k(&mut self.list, k);
-        top_p(&mut self.list, f64::from(p), max);
-        min_p(&mut self.list, f64::from(m), max);
-        self.list.iter().for_each(|&c| winner.offer(c));
+        // Megabytes for a large vocabulary: made anew rather than kept by every sequence.
+        let mut list: Vec<Candidate> =
+            logits.iter().enumerate().map(|(t, &x)| (tempered(x), t as Token)).collect();
+        top_k(&mut list, k);
+        top_p(&mut list, f64::from(p), max);
+        min_p(&mut list, f64::from(m), max);
+        list.iter().for_each(|&c| winner.offer(c));
         winner.token
     }
 }

@@ -116,7 +116,7 @@ proptest! {
 fn draws_follow_the_softmax() {
     let x = [0.0f32, 1.0, 2.0, -1.0, 0.5, 2.0];
     let p = Params { temperature: 0.8, seed: 77, ..Params::default() };
-    let mut chain = Chain::new(p, &[], x.len()).unwrap();
+    let chain = Chain::new(p, &[], x.len()).unwrap();
     let n = 60_000;
     let mut counts = [0f64; 6];
     for position in 0..n {
@@ -138,13 +138,13 @@ fn draws_follow_the_softmax() {
 
 #[test]
 fn ties_go_to_the_lowest_id() {
-    let mut chain = Chain::new(Params::default(), &[], 4).unwrap();
+    let chain = Chain::new(Params::default(), &[], 4).unwrap();
     assert_eq!(chain.choose(&mut [1.0, 3.0, 3.0, 2.0], 0).unwrap().token, 1);
 }
 
 #[test]
 fn broken_logits_are_an_error_not_a_choice() {
-    let mut chain = Chain::new(Params { temperature: 1.0, ..Params::default() }, &[], 3).unwrap();
+    let chain = Chain::new(Params { temperature: 1.0, ..Params::default() }, &[], 3).unwrap();
     let nan = chain.choose(&mut [0.0, f32::NAN, 1.0], 7).unwrap_err();
     assert!(matches!(nan, SampleError::Logit { token: 1, position: 7, .. }), "{nan}");
     assert!(chain.choose(&mut [0.0, f32::INFINITY, 1.0], 7).is_err());
@@ -157,7 +157,7 @@ fn broken_logits_are_an_error_not_a_choice() {
 #[test]
 fn logprobs_are_of_the_raw_logits() {
     let p = Params { logprobs: Some(2), logit_bias: vec![(0, 50.0)], ..Params::default() };
-    let mut chain = Chain::new(p, &[], 3).unwrap();
+    let chain = Chain::new(p, &[], 3).unwrap();
     let c = chain.choose(&mut [0.0, 1.0, 2.0], 0).unwrap();
     assert_eq!(c.token, 0);
     let l = c.logprobs.unwrap();

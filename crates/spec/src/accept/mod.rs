@@ -52,7 +52,7 @@ pub trait Acceptor: Send {
 
 /// What the target itself chooses after `path` at a batch row.
 pub fn target_choice(
-    chain: &mut Chain,
+    chain: &Chain,
     path: &[Token],
     row: usize,
     position: usize,
