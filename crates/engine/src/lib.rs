@@ -175,6 +175,7 @@ impl<D: Device> Engine<D> {
             (tamp_spec::propose::TABLE.room, propose_card),
             (tamp_spec::accept::TABLE.room, accept_card),
             (tamp_kv::codec::TABLE.room, codec_card),
+            (rooms::DECODE, if model.options.decode { &rooms::DECODED } else { &rooms::NATIVE }),
         ];
         let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
         let (intake, mail) = intake::intake(options.queue, clock.clone());

@@ -10,7 +10,7 @@ const fn plain(name: &'static str, about: &'static str, effect: Effect) -> Card 
     Card { name, aka: "", about, paper: "", claim: "", effect, needs: &[], knobs: &[] }
 }
 
-static NATIVE: Card = plain("native", "weights stay in the file's format", Effect::Identical);
+pub(crate) static NATIVE: Card = plain("native", "weights stay in the file's format", Effect::Identical);
 pub(crate) static DECODED: Card =
     plain("f32", "every tensor is decoded to F32 at load: the reference forward pass", Effect::Lossy);
 
@@ -19,6 +19,7 @@ static PORTABLE: Card =
     plain("portable", "no special instructions: the oracle of the others", Effect::Identical);
 static AVX2: Card = plain("avx2", "AVX2 and FMA", Effect::Identical);
 static AVX512: Card = plain("avx512", "AVX-512 with VNNI", Effect::Identical);
+static NEON: Card = plain("neon", "Arm NEON with dot products", Effect::Identical);
 
 /// The room of formats that weights have in memory; its member is chosen while loading.
 pub(crate) const DECODE: &str = "weights.decode";
@@ -32,7 +33,7 @@ pub fn rooms() -> Vec<Room> {
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),
         Room { name: DECODE, cards: vec![&NATIVE, &DECODED] },
-        Room { name: "kernels.rung", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512] },
+        Room { name: "kernels.rung", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512, &NEON] },
     ]
 }
 

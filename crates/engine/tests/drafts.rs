@@ -46,7 +46,7 @@ impl Proposer for Scripted {
                 let mut good = known[s.tokens.len()..].iter().take(self.good);
                 // wrong nodes anywhere before, between and after the right ones
                 for i in 0..(self.bad + self.good) as u32 {
-                    if (row.bits(i) % 2 == 0 || self.bad == 0)
+                    if (row.bits(i).is_multiple_of(2) || self.bad == 0)
                         && let Some(&t) = good.next()
                     {
                         at = draft.push(t, at);

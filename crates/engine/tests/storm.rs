@@ -118,11 +118,7 @@ fn storm(acts: Vec<Act>, sizes: EngineOptions, drafts: bool) -> Result<(), TestC
             }
             Act::Cancel(i) if i < live.len() => live[i].cancel.cancel(),
             Act::HangUp(i) if i < live.len() => drop(live.remove(i)),
-            Act::Read(i) if i < live.len() => {
-                if read(&mut live[i])? {
-                    live.remove(i);
-                }
-            }
+            Act::Read(i) if i < live.len() && read(&mut live[i])? => drop(live.remove(i)),
             Act::Step(n) => {
                 for _ in 0..n {
                     e.step().unwrap();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tamp_base::ids::Token;
 
-use crate::filter::{Candidate, min_p, top_k, top_p};
+use crate::filter::{min_p, top_k, top_p, weight};
 use crate::noise::{Noise, Row, bounds, gumbel};
 use crate::{Params, SampleError};
 
@@ -132,21 +132,26 @@ impl Chain {
 
     /// Gumbel-max over the tokens that the filters leave.
     fn draw(&self, logits: &[f32], best: Token, temperature: f64, noise: Row) -> Token {
-        let tempered = |x: f32| f64::from(x) / temperature;
-        let max = tempered(logits[best as usize]);
+        let scale = 1.0 / temperature;
+        let max = f64::from(logits[best as usize]) * scale;
+        let all = logits.iter().enumerate().map(|(t, &x)| (f64::from(x) * scale, t as Token));
         let mut winner = Winner::new(&self.bounds, noise, (max, best));
         let Params { top_k: k, top_p: p, min_p: m, .. } = self.params;
+        let (p, m) = (f64::from(p), f64::from(m));
         if k == 0 && p >= 1.0 && m == 0.0 {
-            logits.iter().enumerate().for_each(|(t, &x)| winner.offer((tempered(x), t as Token)));
+            all.for_each(|c| winner.offer(c));
             return winner.token;
         }
-        // Megabytes for a large vocabulary: made anew rather than kept by every sequence.
-        let mut list: Vec<Candidate> =
-            logits.iter().enumerate().map(|(t, &x)| (tempered(x), t as Token)).collect();
-        top_k(&mut list, k);
-        top_p(&mut list, f64::from(p), max);
-        min_p(&mut list, f64::from(m), max);
-        list.iter().for_each(|&c| winner.offer(c));
+        let mut list = match k {
+            0 => top_p(all, p, max),
+            k => {
+                let mut list = top_k(all, k);
+                list.sort_unstable_by_key(|c| c.1);
+                top_p(list.iter().copied(), p, max)
+            }
+        };
+        min_p(&mut list, m, max);
+        list.into_iter().for_each(|c| winner.offer(c));
         winner.token
     }
 }
@@ -163,11 +168,11 @@ struct Winner<'a> {
 }
 
 impl<'a> Winner<'a> {
-    fn new(bounds: &'a [f64; 65], noise: Row, first: Candidate) -> Self {
+    fn new(bounds: &'a [f64; 65], noise: Row, first: (f64, Token)) -> Self {
         Winner { bounds, noise, score: first.0 + noise.gumbel(first.1), token: first.1 }
     }
 
-    fn offer(&mut self, (logit, token): Candidate) {
+    fn offer(&mut self, (logit, token): (f64, Token)) {
         if logit + self.bounds[64] < self.score {
             return;
         }
@@ -203,11 +208,9 @@ struct RawLogprobs {
 impl RawLogprobs {
     fn of(logits: &[f32], n: usize) -> Self {
         let max = f64::from(argmax(logits).1);
-        let log_sum = max + libm::log(logits.iter().map(|&x| libm::exp(f64::from(x) - max)).sum::<f64>());
-        let mut list: Vec<Candidate> =
-            logits.iter().enumerate().map(|(t, &x)| (f64::from(x), t as Token)).collect();
-        top_k(&mut list, n);
-        list.truncate(n);
+        let log_sum = max + libm::log(logits.iter().map(|&x| weight(f64::from(x) - max)).sum::<f64>());
+        let all = logits.iter().enumerate().map(|(t, &x)| (f64::from(x), t as Token));
+        let mut list = if n > 0 { top_k(all, n) } else { Vec::new() };
         list.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let top = list.iter().map(|&(x, t)| (t, (x - log_sum) as f32)).collect();
         RawLogprobs { logits: logits.to_vec(), log_sum, top }

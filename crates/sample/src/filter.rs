@@ -14,42 +14,58 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Keeps the `k` best.
-pub(crate) fn top_k(list: &mut Vec<Candidate>, k: usize) {
-    if k > 0 && k < list.len() {
-        list.select_nth_unstable_by(k - 1, order);
-        list.truncate(k);
+/// The `k` best, in no order; all of them when `k` is 0.
+///
+/// Most of a vocabulary falls to the threshold that the best seen so far set, so nothing of its size is stored.
+pub(crate) fn top_k(all: impl Iterator<Item = Candidate>, k: usize) -> Vec<Candidate> {
+    if k == 0 {
+        return all.collect();
     }
+    let mut best: Vec<Candidate> = Vec::new();
+    let mut floor = None;
+    let room = k.saturating_mul(2).max(64);
+    for c in all {
+        if floor.is_some_and(|f| order(&c, &f).is_gt()) {
+            continue;
+        }
+        best.push(c);
+        if best.len() >= room && best.len() > k {
+            best.select_nth_unstable_by(k - 1, order);
+            best.truncate(k);
+            floor = best.last().copied();
+        }
+    }
+    if best.len() > k {
+        best.select_nth_unstable_by(k - 1, order);
+        best.truncate(k);
+    }
+    best
 }
 
-/// Terms below `max - FLOOR` weigh less than 2^-57 each and count as zero in every sum.
-const FLOOR: f64 = 40.0;
-
-/// Keeps the shortest run of best tokens whose probability reaches `p`. `max` is the largest logit.
+/// The shortest run of best tokens whose probability reaches `p`. `max` is the largest logit.
 ///
-/// The mass is summed in id order of the list as it came; the run is found by sorting only the tokens within a
-/// widening distance of the best, which gives the run a full sort would.
-pub(crate) fn top_p(list: &mut Vec<Candidate>, p: f64, max: f64) {
+/// The mass is summed in the order given; the run is found by sorting only the tokens within a widening distance of
+/// the best, which gives the run a full sort would.
+pub(crate) fn top_p(all: impl Iterator<Item = Candidate> + Clone, p: f64, max: f64) -> Vec<Candidate> {
     if p >= 1.0 {
-        return;
+        return all.collect();
     }
-    list.sort_unstable_by_key(|c| c.1);
-    let weight = |c: &Candidate| if c.0 < max - FLOOR { 0.0 } else { libm::exp(c.0 - max) };
-    let goal = p * list.iter().map(weight).sum::<f64>();
-    for reach in [2.0, 6.0, 12.0, FLOOR, f64::INFINITY] {
-        let mut near: Vec<Candidate> = list.iter().filter(|c| c.0 >= max - reach).copied().collect();
+    let goal = p * all.clone().map(|c| weight(c.0 - max)).sum::<f64>();
+    for reach in [2.0, 6.0, 12.0, FLOOR] {
+        let mut near: Vec<Candidate> = all.clone().filter(|c| c.0 >= max - reach).collect();
         near.sort_unstable_by(order);
         let mut mass = 0.0;
         let reached = near.iter().position(|c| {
-            mass += weight(c);
+            mass += weight(c.0 - max);
             mass >= goal
         });
         if let Some(last) = reached {
             near.truncate(last + 1);
-            *list = near;
-            return;
+            return near;
         }
     }
+    // The two orders of summing differ by rounding: everything that weighs anything belongs to the run.
+    all.filter(|c| c.0 >= max - FLOOR).collect()
 }
 
 /// Keeps tokens with at least `p` of the best token's probability.
@@ -60,10 +76,40 @@ pub(crate) fn min_p(list: &mut Vec<Candidate>, p: f64, max: f64) {
     }
 }
 
+/// Logits this far below the best weigh less than 2^-57 of it each and count as nothing in every sum.
+const FLOOR: f64 = 40.0;
+
+/// `e^x` for `x` in `-FLOOR..=0`, 0 below; relative error under 1e-10. Multiplications and additions only, so it is the
+/// same on every platform, and without a branch, so that the compiler may do several at once.
+pub(crate) fn weight(x: f64) -> f64 {
+    // Adding 1.5 · 2^52 rounds to a whole number, which then sits in the low bits.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    let x = x.min(0.0);
+    let shifted = x * std::f64::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * std::f64::consts::LN_2;
+    // Taylor to r^9: |r| <= ln 2 / 2, the next term is below 7e-12.
+    let mut y = 1.0 / 362_880.0;
+    for c in [1.0 / 40_320.0, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        y = y * r + c;
+    }
+    let scale = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    if x < -FLOOR { 0.0 } else { y * scale }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn weights_are_exponentials() {
+        for i in 0..40_000 {
+            let x = -f64::from(i) / 1000.0;
+            assert!((weight(x) / x.exp() - 1.0).abs() < 1e-10, "{x}: {} {}", weight(x), x.exp());
+        }
+        assert_eq!((weight(0.0), weight(-40.1), weight(f64::NEG_INFINITY)), (1.0, 0.0, 0.0));
+    }
 
     fn lists() -> impl Strategy<Value = Vec<Candidate>> {
         // quarters: many ties
@@ -83,8 +129,7 @@ mod tests {
     proptest! {
         #[test]
         fn top_k_is_the_head_of_the_sorted_list(list in lists(), k in 0usize..400) {
-            let mut got = list.clone();
-            top_k(&mut got, k);
+            let got = top_k(list.iter().copied(), k);
             let keep = if k == 0 { list.len() } else { k.min(list.len()) };
             prop_assert_eq!(sorted(got), &sorted(list)[..keep]);
         }
@@ -92,8 +137,7 @@ mod tests {
         #[test]
         fn top_p_is_the_shortest_sufficient_head(list in lists(), p in 0.01f64..1.0) {
             let max = max(&list);
-            let mut got = list.clone();
-            top_p(&mut got, p, max);
+            let got = top_p(list.iter().copied(), p, max);
             let all = sorted(list);
             let total: f64 = all.iter().map(|c| (c.0 - max).exp()).sum();
             let mass = |n: usize| all[..n].iter().map(|c| (c.0 - max).exp()).sum::<f64>() / total;

@@ -31,7 +31,7 @@ fn naive(p: &Params, prompt: &[u32], answer: &[u32], logits: &[f32], position: u
     if p.temperature == 0.0 {
         return order[0];
     }
-    let l = |t: u32| f64::from(x[t as usize]) / f64::from(p.temperature);
+    let l = |t: u32| f64::from(x[t as usize]) * (1.0 / f64::from(p.temperature));
     if p.top_k > 0 {
         order.truncate(p.top_k);
     }
