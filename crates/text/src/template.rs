@@ -10,8 +10,8 @@ use crate::jinja::{self, Meter, Program, Value, Vm};
 use crate::message::Message;
 
 /// Steps a rendering may take, and more for each byte of the conversation. A long conversation takes some hundred
-/// steps per message; 4 million run in well under a second.
-const FUEL: u64 = 4_000_000;
+/// steps per message; 2 million run in a fraction of a second.
+const FUEL: u64 = 2_000_000;
 const FUEL_PER_BYTE: u64 = 20;
 /// Bytes that values may hold at a time, beside copies of the conversation.
 const MOST_LIVE: usize = 20 << 20;

@@ -1,6 +1,7 @@
 //! Hostile files end in an error, or load and work within bounds: 1 s, 64 MB, never a panic.
 //!
 //! The fast set tries some thousand mutations; `TAMP_TEST_FULL=1` tries 100 000 of each kind.
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
 
 mod support;
 
@@ -437,6 +438,19 @@ fn template_bombs_end_in_an_error() {
         assert!(r.is_err(), "{} rendered", short());
         assert!(r.unwrap_err().to_string().len() < 1000, "{}", short());
     }
+}
+
+#[test]
+fn the_deepest_template_fits_a_small_stack() {
+    let sources = [
+        format!("{{{{ {}1{} }}}}", "(".repeat(45), ")".repeat(45)),
+        "{% if 1 %}".repeat(90) + "x" + &"{% endif %}".repeat(90),
+        "{% macro f(x) %}{% if 1 %}{% for i in [1] %}{{ [[f((((x))))]] }}{% endfor %}{% endif %}{% endmacro %}{{ f(1) }}".into(),
+        "{% set ns = namespace(l=[]) %}{% for i in range(118) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}{{ ns.l == [ns.l] }}{{ ns.l | tojson }}".into(),
+    ];
+    let small = std::thread::Builder::new().stack_size(512 << 10);
+    let run = small.spawn(move || sources.iter().map(|s| render(s).is_ok()).collect::<Vec<_>>()).unwrap();
+    assert_eq!(run.join().unwrap(), [true, true, false, true]);
 }
 
 #[test]

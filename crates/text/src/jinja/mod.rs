@@ -9,6 +9,8 @@
 //! Lists and dictionaries are read-only, as in the sandbox that `transformers` renders in.
 
 mod ast;
+mod calls;
+mod expr;
 mod filters;
 mod format;
 mod lex;
