@@ -273,9 +273,9 @@ pub struct ExplainArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Sequences at once, for the second memory figure
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub batch: u32,
+    /// Sequences at once, for the second memory figure [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: Option<u32>,
 }
 
 /// Arguments of `pull`.

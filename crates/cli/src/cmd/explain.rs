@@ -11,7 +11,7 @@ use crate::say;
 
 /// Loads the model and prints the accepted plan: facts are read off what stands, not off intentions.
 pub fn run(ctx: &Ctx, a: &ExplainArgs) -> Done {
-    let l = load(ctx, a.model.as_deref(), &a.load, Wish { batch: Some(a.batch as usize), ctx: None })?;
+    let l = load(ctx, a.model.as_deref(), &a.load, Wish { batch: a.batch.map(|b| b as usize), ctx: None })?;
     let plan = l.engine.plan();
     let sources: Vec<(&str, &str, &str)> = l.settings.all().collect();
     if ctx.json {

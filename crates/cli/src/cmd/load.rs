@@ -11,6 +11,7 @@ use tamp_engine::{Engine, EngineOptions};
 use tamp_kernels::cpu::Cpu;
 use tamp_kernels::pool::Pool;
 use tamp_kernels::rung;
+use tamp_text::Tokenizer;
 use tamp_weights::Weights;
 
 use crate::args::LoadArgs;
@@ -61,38 +62,55 @@ pub fn load(ctx: &Ctx, model: Option<&str>, a: &LoadArgs, wish: Wish) -> Done<Lo
         if let Some(v) = flag {
             settings.add_set(&format!("{key}={v}"), &format!("--{name}"))?;
         } else if let Some(v) = wish.filter(|_| settings.knob(&key).is_none()) {
-            settings.add_set(&format!("{key}={v}"), "the command")?;
+            settings.add_set(&format!("{key}={v}"), "the command line")?;
         }
     }
     let path = ctx.finder().find(model)?;
     open(ctx, &path, settings)
 }
 
+/// A model file before it is repacked, and what will compute it.
+pub struct Opened {
+    /// the file
+    pub weights: Weights,
+    /// its tokenizer
+    pub tokenizer: Arc<Tokenizer>,
+    /// the device
+    pub device: Arc<Cpu>,
+}
+
+impl Opened {
+    /// Opens and checks; reads no weights yet. `threads` 0: the cores this process may use.
+    pub fn new(path: &Path, settings: &Settings, threads: usize) -> Done<Self> {
+        settings.check(&tamp_engine::rooms())?;
+        let rung = rung(settings)?;
+        let weights = Weights::open(path).map_err(|e| named(e.into(), path))?;
+        let tokenizer = tokenize::tokenizer(&weights).map_err(|e| named(e, path))?;
+        let threads = if threads == 0 { super::cores() } else { threads };
+        let device = Arc::new(Cpu::new(Arc::new(Pool::new(threads, true)), rung));
+        Ok(Self { weights, tokenizer: Arc::new(tokenizer), device })
+    }
+}
+
 fn open(ctx: &Ctx, path: &Path, settings: Settings) -> Done<Loaded> {
     let start = Instant::now();
-    settings.check(&tamp_engine::rooms())?;
     let options = EngineOptions::read(&settings)?;
-    let rung = rung(&settings)?;
-    let weights = Weights::open(path).map_err(|e| named(e.into(), path))?;
-    let tokenizer = tokenize::tokenizer(&weights).map_err(|e| named(e, path))?;
+    let Opened { weights, tokenizer, device } = Opened::new(path, &settings, options.threads)?;
     let template = tamp_text::template_of(&weights.meta).map(str::to_string);
-    let threads = if options.threads == 0 { super::cores() } else { options.threads };
-    let pool = Arc::new(Pool::new(threads, true));
-    let device = Arc::new(Cpu::new(pool.clone(), rung));
+    let pool = device.pool().clone();
     let clock = Arc::new(SystemClock::default());
     // A small model stands before a bar could be read.
     let mut bar = (weights.file_bytes() > 300 << 20).then(|| ctx.ui.bytes("loading", 0));
     let begun = Instant::now();
     let mut repacked = begun;
-    let engine =
-        Engine::load(&weights, device, Arc::new(tokenizer), &settings, options, clock, &mut |done, total| {
-            repacked = Instant::now();
-            if let Some(bar) = &mut bar {
-                bar.set_total(total);
-                bar.at(done);
-            }
-        })
-        .map_err(|e| named(e.into(), path))?;
+    let engine = Engine::load(&weights, device, tokenizer, &settings, options, clock, &mut |done, total| {
+        repacked = Instant::now();
+        if let Some(bar) = &mut bar {
+            bar.set_total(total);
+            bar.at(done);
+        }
+    })
+    .map_err(|e| named(e.into(), path))?;
     drop(bar);
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     let times = LoadTimes {
@@ -113,7 +131,7 @@ fn rung(settings: &Settings) -> Done<&'static rung::Rung> {
 }
 
 /// Says which file, unless the sentence does already.
-fn named(f: Fail, path: &Path) -> Fail {
+pub fn named(f: Fail, path: &Path) -> Fail {
     let path = path.display().to_string();
     if f.what.contains(&path) { f } else { Fail { what: format!("{path}: {}", f.what), ..f } }
 }

@@ -3,8 +3,10 @@
 mod answer;
 mod bench;
 mod ceiling;
+mod chat;
 mod completions;
 pub mod convert;
+mod eval;
 mod explain;
 mod generate;
 mod list;
@@ -16,10 +18,12 @@ mod run;
 mod techniques;
 mod tokenize;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tamp_base::settings::Settings;
 use tamp_engine::{Cancel, rooms};
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, EvalCommand};
 use crate::env::Env;
 use crate::fail::{Code, Done, Fail};
 use crate::out::{Ui, note};
@@ -62,15 +66,18 @@ pub fn cores() -> usize {
     tamp_os::cpu::usable_cores()
 }
 
-/// Ctrl-C ends the answer at the next step; a second one ends the program.
-pub fn on_ctrl_c(cancel: &Cancel) {
-    let cancel = cancel.clone();
+/// Ctrl-C ends the answer that `slot` holds at its next step. Without an answer in it, or when the answer was told
+/// already and `patient` is false, Ctrl-C ends the program.
+pub fn on_ctrl_c(slot: &Arc<Mutex<Option<Cancel>>>, patient: bool) {
+    let slot = slot.clone();
     // Without a handler Ctrl-C ends the program at once, which is also what was asked for.
     let _ = ctrlc::set_handler(move || {
-        if cancel.is_cancelled() {
-            std::process::exit(Code::Interrupted as i32);
+        let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Some(c) if patient || !c.is_cancelled() => c.cancel(),
+            None if patient => {}
+            _ => std::process::exit(Code::Interrupted as i32),
         }
-        cancel.cancel();
     });
 }
 
@@ -111,6 +118,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Generate(a) => generate::run(&ctx, a),
         Command::Bench(a) => bench::run(&ctx, &a),
         Command::Explain(a) => explain::run(&ctx, &a),
-        _ => Err(Fail::usage("this command comes with the engine")),
+        Command::Chat(a) => chat::run(&ctx, &a),
+        Command::Eval(EvalCommand::Ppl(a)) => eval::ppl(&ctx, &a),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use tamp_engine::Cancel;
 use tamp_sample::FinishReason;
@@ -89,7 +90,7 @@ pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
         }
     };
     let cancel = Cancel::default();
-    crate::cmd::on_ctrl_c(&cancel);
+    crate::cmd::on_ctrl_c(&Arc::new(Mutex::new(Some(cancel.clone()))), false);
     let answer = stream(&mut l, request(tokens, a.sample, &cancel), ctx.json)?;
     let timings = Timings::of(ctx, &l, &answer);
     crate::cmd::phantoms(&l);
