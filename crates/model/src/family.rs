@@ -102,7 +102,7 @@ pub fn shape(meta: &Meta, family: &'static Family, vocab: usize) -> Result<Shape
     if shape.layers > 4096 || shape.heads > 4096 {
         return refuse(format!("{} layers, {} heads", shape.layers, shape.heads));
     }
-    if shape.heads % shape.kv_heads != 0 {
+    if !shape.heads.is_multiple_of(shape.kv_heads) {
         return refuse(format!("{} query heads over {} KV heads", shape.heads, shape.kv_heads));
     }
     if or("attention.value_length", head_dim)? != head_dim {

@@ -55,7 +55,7 @@ pub fn read(
     let key = |k: &str| format!("{}.rope.{k}", family.arch);
     let base = meta.float_opt(&key("freq_base"))?.unwrap_or(10_000.0);
     let dims = meta.count_opt(&key("dimension_count"))?.unwrap_or(shape.head_dim);
-    if !(base > 1.0) || dims == 0 || dims % 2 != 0 || dims > shape.head_dim {
+    if base <= 1.0 || dims == 0 || dims % 2 != 0 || dims > shape.head_dim {
         return Err(ModelError::Config(format!("rope over {dims} dimensions with base {base}")));
     }
     let number = |k: &str, default: Option<f64>| -> Result<f64, ModelError> {
@@ -97,7 +97,7 @@ pub fn read(
     };
     let mut rope = rope(base, dims, scaling, pairing);
     if let Some(factors) = factors {
-        if factors.len() < rope.freq.len() || factors.iter().any(|f| !(*f > 0.0)) {
+        if factors.len() < rope.freq.len() || factors.iter().any(|f| f.is_nan() || *f <= 0.0) {
             return Err(ModelError::Config(format!("{} rope factors for {dims} dimensions", factors.len())));
         }
         for (f, by) in rope.freq.iter_mut().zip(factors) {
