@@ -244,3 +244,41 @@ fn is_byte(t: &str) -> bool {
         .and_then(|t| t.strip_suffix('>'))
         .is_some_and(|h| h.len() == 2 && h.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_lowercase()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Token types and texts of a vocabulary whose tokens 3 to 258 are spelled by `byte`.
+    fn read(byte: impl Fn(u8) -> Vec<u8>) -> (Vec<i64>, Vec<String>) {
+        let mut file = 4i32.to_le_bytes().to_vec();
+        let bytes = (0..=255u8).map(byte);
+        for t in [b"<unk>".to_vec(), b"\n<s>\n".to_vec(), b"\n</s>\n".to_vec()]
+            .into_iter()
+            .chain(bytes)
+            .chain([b" a".to_vec()])
+        {
+            file.extend(0f32.to_le_bytes());
+            file.extend((t.len() as i32).to_le_bytes());
+            file.extend(t);
+        }
+        let mut m = Meta::default();
+        vocabulary(&mut m, &file, 260, &mut Budget::new()).unwrap();
+        (
+            m.ints_opt("tokenizer.ggml.token_type").unwrap().unwrap(),
+            m.strs_opt("tokenizer.ggml.tokens").unwrap().unwrap().to_vec(),
+        )
+    }
+
+    #[test]
+    fn byte_tokens_are_found_in_every_spelling_of_the_exporters() {
+        let spelled = read(|b| format!("<0x{b:02X}>").into_bytes());
+        assert_eq!(spelled.0[..4], [2, 3, 3, 6]);
+        assert_eq!((spelled.0[258], spelled.0[259]), (6, 1));
+        assert_eq!((&*spelled.1[35], &*spelled.1[259]), ("<0x20>", "\u{2581}a"));
+        assert_eq!(read(|b| char::from(b).to_string().into_bytes()), spelled);
+        assert_eq!(read(|b| vec![b]), spelled);
+        let letters = read(|b| format!("t{b}").into_bytes());
+        assert_eq!(letters.0[3..], [1; 257]);
+    }
+}

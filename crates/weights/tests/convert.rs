@@ -165,6 +165,10 @@ fn sharded_folders_open_and_a_missing_part_is_named() {
     more.push(r#""lm_head.weight":"../b.safetensors""#.into());
     put("model.safetensors.index.json", index(&more).as_bytes());
     assert!(Weights::open(dir.path()).unwrap_err().to_string().contains("plain name"));
+    more.pop();
+    more[0] = more[0].replace("a.safetensors", "b.safetensors");
+    put("model.safetensors.index.json", index(&more).as_bytes());
+    assert!(Weights::open(dir.path()).unwrap_err().to_string().contains("`model.embed_tokens.weight` in b"));
     put("model.safetensors.index.json", index(&map).as_bytes());
     std::fs::remove_file(dir.path().join("b.safetensors")).unwrap();
     assert!(Weights::open(dir.path()).unwrap_err().to_string().contains("b.safetensors"));
@@ -227,6 +231,27 @@ fn llama3_rope_scaling_becomes_factors_and_finds_its_way_back() {
     let smooth = (16.0 / std::f64::consts::TAU - 1.0) / 3.0;
     assert_eq!(factors, [(1.0 / ((1.0 - smooth) / 8.0 + smooth)) as f32, 8.0]);
     convert(&g, &dir.path().join("hf"), &mut |_, _| {}).unwrap();
+    let back = Weights::open(&dir.path().join("hf")).unwrap();
+    for (k, v) in w.meta.0.iter().filter(|(k, _)| k.contains("rope")) {
+        assert_eq!(back.meta.get(k), Some(v), "{k}");
+    }
+}
+
+#[test]
+fn yarn_keeps_its_numbers_and_only_what_it_adds_to_its_own_attention_factor() {
+    let c = make::config().replace(
+        r#""rope_theta""#,
+        r#""rope_scaling":{"type":"yarn","factor":4.0,"attention_factor":2.0,"beta_fast":16.0,
+        "original_max_position_embeddings":16},"rope_theta""#,
+    );
+    let w =
+        Weights::from_safetensors_bytes(c.as_bytes(), make::safetensors(&make::tensors(), false)).unwrap();
+    let f = |k: &str| w.meta.float(&format!("llama.rope.scaling.{k}")).unwrap();
+    assert_eq!((f("factor"), f("yarn_beta_fast"), f("original_context_length")), (4.0, 16.0, 16.0));
+    // The reader multiplies by 1 + 0.1·ln(factor) again.
+    assert!((f("attn_factor") * (1.0 + 0.1 * 4f64.ln()) - 2.0).abs() < 1e-6);
+    let dir = tempfile::tempdir().unwrap();
+    convert(&w, &dir.path().join("hf"), &mut |_, _| {}).unwrap();
     let back = Weights::open(&dir.path().join("hf")).unwrap();
     for (k, v) in w.meta.0.iter().filter(|(k, _)| k.contains("rope")) {
         assert_eq!(back.meta.get(k), Some(v), "{k}");
@@ -306,6 +331,11 @@ proptest! {
                 prop_assert_eq!(&b.tensor(t.name).unwrap().unwrap().bytes, &a.tensor(t.name).unwrap().unwrap().bytes);
             }
         }
+        let aside = dir.path().join("aside");
+        for (from, to) in [(path(0), aside.clone()), (path(1), path(0)), (aside, path(1))] {
+            std::fs::rename(from, to).unwrap();
+        }
+        prop_assert!(Weights::open(&path(2)).unwrap_err().to_string().contains("split.no"));
         std::fs::copy(path(0), path(1)).unwrap();
         prop_assert!(Weights::open(&path(0)).is_err());
         std::fs::remove_file(path(2)).unwrap();

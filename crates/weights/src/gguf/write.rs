@@ -23,7 +23,7 @@ pub fn write(path: &Path, meta: &Meta, tensors: &[TensorInfo<'_>], stream: &mut 
     Ok(n)
 }
 
-/// [`write`] to anything that takes bytes.
+/// [`write()`] to anything that takes bytes.
 pub fn write_to(
     out: &mut dyn Write,
     meta: &Meta,

@@ -233,7 +233,7 @@ fn rope(r: &Rope, context: u64, set: &mut impl FnMut(&str, Value)) -> Result<()>
         if let Some(a) = r.attention_factor {
             // GGUF keeps the part beside YaRN's own 0.1·ln(factor) + 1 (arXiv 2309.00071, eq. 22).
             let a = float("attention_factor", a, 0.0, 1e3)? / (0.1 * factor.ln() + 1.0);
-            set("rope.scaling.yarn_attn_factor", Value::F32(a as f32));
+            set("rope.scaling.attn_factor", Value::F32(a as f32));
         }
         for (k, v) in [("yarn_beta_fast", r.beta_fast), ("yarn_beta_slow", r.beta_slow)] {
             if let Some(v) = v {
@@ -354,7 +354,7 @@ fn write_rope(meta: &Meta, arch: &str) -> Result<Option<Map<String, Json>>> {
     if let Some(v) = meta.count_opt(&key("original_context_length"))? {
         r.insert("original_max_position_embeddings".into(), Json::from(v));
     }
-    if let Some(a) = meta.float_opt(&key("yarn_attn_factor"))? {
+    if let Some(a) = meta.float_opt(&key("attn_factor"))? {
         r.insert("attention_factor".into(), number(a * (0.1 * factor.ln() + 1.0)));
     }
     Ok(Some(r))

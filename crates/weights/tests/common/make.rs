@@ -145,11 +145,6 @@ fn number(field: u64, v: u64) -> Vec<u8> {
     [varint(field << 3), varint(v)].concat()
 }
 
-/// The int8 value at an index, for the matrices of [`onnx`].
-pub fn quantum(name: &str, i: usize) -> i8 {
-    (values(name, i + 1)[i] * 8.0) as i8
-}
-
 /// An ONNX export with matrices of int8 (times 1/8) and float norms; the embedding is uint8 around 128.
 pub fn onnx() -> Vec<u8> {
     let init = |name: &str, dims: &[usize], dtype: u64, raw: &[u8]| {
