@@ -93,7 +93,7 @@ impl Store {
         if let Some(dir) = place.parent() {
             std::fs::create_dir_all(dir).at("create", dir)?;
         }
-        let text = serde_json::to_string_pretty(record).map_err(|e| Fail::file(e))?;
+        let text = serde_json::to_string_pretty(record).map_err(Fail::file)?;
         std::fs::write(&side, text).at("write", &side)?;
         std::fs::rename(file, &place).at("write", &place)?;
         Ok(place)

@@ -1,4 +1,5 @@
 //! Commands that read and write model files, on small seeded models.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 
 mod common;
 

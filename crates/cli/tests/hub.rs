@@ -1,4 +1,5 @@
 //! `pull hf:…` against a stand-in hub on loopback.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `pull NAME` through a stand-in `pip3` that copies from a folder.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 #![cfg(unix)]
 
 mod common;

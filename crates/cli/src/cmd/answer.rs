@@ -100,7 +100,11 @@ impl Timings {
             prefill_ms: ms(t.prefill_ns),
             ttft_ms: ms(t.first_token_ns),
             total_ms: ms(t.total_ns),
-            prefill_tok_s: if t.prefill_ns > 0 { t.prompt_rows as f64 * 1e9 / t.prefill_ns as f64 } else { 0.0 },
+            prefill_tok_s: if t.prefill_ns > 0 {
+                t.prompt_rows as f64 * 1e9 / t.prefill_ns as f64
+            } else {
+                0.0
+            },
             decode_tok_s,
             median_token_ms: median(&token_ms),
             p95_token_ms: quantile(&token_ms, 0.95),

@@ -47,7 +47,9 @@ impl Ceiling {
         let (cpu, threads) = (tamp_os::cpu::model_name(), l.pool.threads());
         let mut kept = read(ctx);
         let same = |r: &KeptRow| r.cpu == cpu && r.threads == threads && r.bytes == bytes;
-        if let Some(r) = kept.rows.iter().find(|r| same(r) && r.unix_s <= now && now - r.unix_s < DAY && r.gb_s > seen) {
+        if let Some(r) =
+            kept.rows.iter().find(|r| same(r) && r.unix_s <= now && now - r.unix_s < DAY && r.gb_s > seen)
+        {
             return Self { gb_s: r.gb_s, age_s: now - r.unix_s };
         }
         let gb_s = probe::read_bandwidth(&l.pool, bytes, BUDGET).map_or(0.0, |r| r.gb_s);
@@ -64,10 +66,11 @@ fn file(ctx: &Ctx) -> Option<PathBuf> {
 
 fn read(ctx: &Ctx) -> Kept {
     let text = file(ctx).and_then(|f| std::fs::read_to_string(f).ok()).unwrap_or_default();
-    serde_json::from_str(&text)
-        .ok()
-        .filter(|k: &Kept| k.kind == "tamp.ceiling" && k.v == 1)
-        .unwrap_or(Kept { kind: "tamp.ceiling".into(), v: 1, rows: Vec::new() })
+    serde_json::from_str(&text).ok().filter(|k: &Kept| k.kind == "tamp.ceiling" && k.v == 1).unwrap_or(Kept {
+        kind: "tamp.ceiling".into(),
+        v: 1,
+        rows: Vec::new(),
+    })
 }
 
 /// A cache: failing to write it only means measuring again.

@@ -56,7 +56,8 @@ pub fn run(ctx: &Ctx, a: &ChatArgs) -> Done {
     if prompter.fallback {
         note("this model brings no chat template; ChatML stands in, and answers may be odd");
     }
-    let (name, context) = (loaded.path.file_stem().unwrap_or_default().to_string_lossy(), loaded.engine.ctx());
+    let (name, context) =
+        (loaded.path.file_stem().unwrap_or_default().to_string_lossy(), loaded.engine.ctx());
     note(ctx.ui.dim(&format!("{name}, context {context} tokens; /help for help, Ctrl-D to leave")));
     let mut editor = Editor::new(history(ctx))?;
     let mut chat = Chat { ctx, args: a, loaded, prompter, messages: Vec::new(), running };
@@ -131,7 +132,8 @@ impl Chat<'_> {
         }
         let path = std::path::Path::new(file);
         let text = if path.extension().is_some_and(|e| e == "json") {
-            let all = json!({ "kind": "tamp.chat", "v": 1, "model": self.loaded.path, "messages": self.messages });
+            let all =
+                json!({ "kind": "tamp.chat", "v": 1, "model": self.loaded.path, "messages": self.messages });
             format!("{all:#}\n")
         } else {
             self.messages.iter().map(|m| format!("## {}\n\n{}\n\n", m.role, text_of(m))).collect()
@@ -146,8 +148,9 @@ impl Chat<'_> {
         let set = |c: Option<Cancel>| *self.running.lock().unwrap_or_else(PoisonError::into_inner) = c;
         let asked = self.prompter.tokens(&self.messages, self.loaded.engine.tokenizer());
         set(Some(cancel.clone()));
-        let answered = asked
-            .and_then(|tokens| stream(&mut self.loaded, request(tokens, &self.args.sample, &cancel), self.ctx.json));
+        let answered = asked.and_then(|tokens| {
+            stream(&mut self.loaded, request(tokens, &self.args.sample, &cancel), self.ctx.json)
+        });
         set(None);
         let answer = match answered {
             Ok(answer) => answer,
@@ -168,7 +171,11 @@ impl Chat<'_> {
             _ => "",
         };
         let (first, rate) = (t.first_token_ns as f64 / 1e6, t.decode_tok_s());
-        note(self.ctx.ui.dim(&format!("{stopped}{n} tokens, {rate:.1} tokens/s, first token after {first:.0} ms")));
+        note(
+            self.ctx
+                .ui
+                .dim(&format!("{stopped}{n} tokens, {rate:.1} tokens/s, first token after {first:.0} ms")),
+        );
         if self.ctx.json {
             let line = json!({ "text": answer.text, "tokens": answer.tokens, "seed": answer.seed,
                 "finish_reason": answer.finish_reason });

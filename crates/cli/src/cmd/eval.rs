@@ -47,8 +47,11 @@ pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
     let window = a.ctx as usize;
     if tokens.len() < 2 * window {
         let (n, file) = (tokens.len(), a.text.display());
-        return Err(Fail::usage(format!("{file} has {n} tokens; windows of {window} need at least {}", 2 * window))
-            .hint("give a longer text or a smaller --ctx"));
+        return Err(Fail::usage(format!(
+            "{file} has {n} tokens; windows of {window} need at least {}",
+            2 * window
+        ))
+        .hint("give a longer text or a smaller --ctx"));
     }
     let windows = (tokens.len() / window).min(a.chunks.map_or(usize::MAX, |n| n as usize));
     let mut scorer = Scorer::load(ctx, &opened, window).map_err(|e| named(e.into(), &path))?;
@@ -67,7 +70,9 @@ pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
             squares += nll * nll;
             count += 1;
             match &mut out {
-                Some((path, to)) => logits.iter().try_for_each(|l| to.write_all(&l.to_le_bytes())).at("write", path),
+                Some((path, to)) => {
+                    logits.iter().try_for_each(|l| to.write_all(&l.to_le_bytes())).at("write", path)
+                }
                 None => Ok(()),
             }
         })?;
@@ -81,7 +86,8 @@ pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
     let variance = squares / count as f64 - mean * mean;
     let ppl = mean.exp();
     let stderr = if variance > 0.0 { (variance / (count as f64 - 1.0)).sqrt() * ppl } else { 0.0 };
-    let row = Perplexity { ppl, stderr, tokens: count, windows, ctx: window, kernels: scorer.model.kernels() };
+    let row =
+        Perplexity { ppl, stderr, tokens: count, windows, ctx: window, kernels: scorer.model.kernels() };
     if ctx.json {
         return ctx.json(&row);
     }
@@ -120,7 +126,8 @@ impl Scorer {
             }
         })?;
         if window > model.shape.ctx_train {
-            let why = format!("the model was made for {} positions; use a smaller --ctx", model.shape.ctx_train);
+            let why =
+                format!("the model was made for {} positions; use a smaller --ctx", model.shape.ctx_train);
             return Err(EngineError::Option { name: "ctx", got: window, why });
         }
         let mut groups = model.kv_groups();
@@ -158,7 +165,8 @@ impl Scorer {
             let rows = batch.push(seq, at, self.kv.tables(seq), &nodes);
             let out = self.model.forward(&batch, &mut self.kv, &mut self.run).map_err(EngineError::from)?;
             for r in rows.filter(|_| scored) {
-                let logits = out.logits(r).ok_or_else(|| Fail::new(Code::Other, "the forward pass gave no logits"))?;
+                let logits =
+                    out.logits(r).ok_or_else(|| Fail::new(Code::Other, "the forward pass gave no logits"))?;
                 score(logits, tokens[at + r + 1])?;
             }
             let kept: Vec<u32> = (0..n as u32).collect();

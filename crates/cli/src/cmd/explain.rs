@@ -15,17 +15,24 @@ pub fn run(ctx: &Ctx, a: &ExplainArgs) -> Done {
     let plan = l.engine.plan();
     let sources: Vec<(&str, &str, &str)> = l.settings.all().collect();
     if ctx.json {
-        let settings: Vec<_> =
-            sources.iter().map(|(key, value, from)| json!({ "key": key, "value": value, "from": from })).collect();
+        let settings: Vec<_> = sources
+            .iter()
+            .map(|(key, value, from)| json!({ "key": key, "value": value, "from": from }))
+            .collect();
         let (path, mapped, threads) = (&l.path, l.file_bytes, l.pool.threads());
         let template = l.template.is_some();
-        return ctx.json(&json!({ "kind": "tamp.explain", "v": 1, "path": path, "plan": plan, "mapped_bytes": mapped,
-            "threads": threads, "chat_template": template, "settings": settings, "load": l.times }));
+        return ctx.json(
+            &json!({ "kind": "tamp.explain", "v": 1, "path": path, "plan": plan, "mapped_bytes": mapped,
+            "threads": threads, "chat_template": template, "settings": settings, "load": l.times }),
+        );
     }
     say!("file: {} ({})", l.path.display(), crate::out::human_bytes(l.file_bytes));
     say!("{plan}");
     say!("threads: {}", l.pool.threads());
-    say!("chat template: {}", if l.template.is_some() { "the model's own" } else { "none; chat uses ChatML" });
+    say!(
+        "chat template: {}",
+        if l.template.is_some() { "the model's own" } else { "none; chat uses ChatML" }
+    );
     for (key, value, from) in sources {
         say!("setting: {key} = {value} (from {from})");
     }

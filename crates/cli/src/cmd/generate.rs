@@ -10,7 +10,10 @@ use crate::fail::Done;
 pub fn run(ctx: &Ctx, a: GenerateArgs) -> Done {
     if !a.benchmark_generate {
         let (model, system) = (a.bundle.as_deref(), a.system.as_deref());
-        return answer(ctx, &Ask { model, prompt: a.prompt, sample: &a.sample, load: &a.load, system, raw: a.raw });
+        return answer(
+            ctx,
+            &Ask { model, prompt: a.prompt, sample: &a.sample, load: &a.load, system, raw: a.raw },
+        );
     }
     let counted = BenchGenerateArgs {
         model: a.bundle,

