@@ -68,6 +68,6 @@ pub fn check() -> Result<()> {
 
 /// The emulated aarch64 run.
 pub fn neon() -> Result<()> {
-    let script = root().join("crates/xtask/neon.sh");
-    step("neon.sh", Command::new("sh").arg(script).current_dir(root()))
+    let script = root().join("crates/kernels/tests/neon/run.sh");
+    step("kernel tests for aarch64", Command::new("sh").arg(script).current_dir(root()))
 }

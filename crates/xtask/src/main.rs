@@ -16,7 +16,7 @@ cargo xtask <chore>
   check  fmt, clippy, tests, doc tests, tidy, licences and advisories
   full   every row of the acceptance table that a machine can check; prints the hash of its log
          `full 3 8` runs rows 3 and 8 only
-  neon   builds and runs the kernel tests for aarch64 under emulation (Debian packages needed; see neon.sh)";
+  neon   builds and runs the kernel tests for aarch64 under emulation (tools: crates/kernels/tests/neon/run.sh)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -145,6 +145,36 @@ fn ago(s: u64) -> String {
     }
 }
 
+/// Memory of the process after the answer, bytes; 0 where the system does not say.
+#[derive(Serialize)]
+pub struct Memory {
+    /// its own pages
+    anonymous: u64,
+    /// pages of mapped files, which the system can take back
+    mapped: u64,
+    /// most of both together
+    peak: u64,
+    /// what the plan said: own pages after load
+    forecast_after_load: u64,
+    /// what the plan said: own pages at full context and batch
+    forecast_at_full: u64,
+}
+
+impl Memory {
+    /// Of this moment; counting page by page takes milliseconds and is done when `exact`.
+    pub fn now(l: &Loaded, exact: bool) -> Self {
+        let rss = if exact { tamp_os::memory::rss_exact() } else { tamp_os::memory::rss() };
+        let plan = l.engine.plan().memory;
+        Self {
+            anonymous: rss.anonymous,
+            mapped: rss.file,
+            peak: rss.peak,
+            forecast_after_load: plan.after_load,
+            forecast_at_full: plan.at_full,
+        }
+    }
+}
+
 /// The JSON contract of `run`.
 #[derive(Serialize)]
 pub struct Contract<'a> {
@@ -154,12 +184,14 @@ pub struct Contract<'a> {
     seed: u64,
     finish_reason: FinishReason,
     timings: &'a Timings,
+    memory: Memory,
 }
 
 impl<'a> Contract<'a> {
-    /// Of an answer and its timings.
-    pub fn of(a: &'a Answer, timings: &'a Timings) -> Self {
+    /// Of an answer, its timings, and the memory its engine took.
+    pub fn of(a: &'a Answer, timings: &'a Timings, memory: Memory) -> Self {
         let (text, tokens, prompt_tokens) = (&a.text, &a.tokens, &a.prompt_tokens);
-        Self { text, tokens, prompt_tokens, seed: a.seed, finish_reason: a.finish_reason, timings }
+        let (seed, finish_reason) = (a.seed, a.finish_reason);
+        Self { text, tokens, prompt_tokens, seed, finish_reason, timings, memory }
     }
 }

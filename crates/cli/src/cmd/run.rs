@@ -10,7 +10,7 @@ use tamp_text::Message;
 
 use crate::args::{LoadArgs, RunArgs, SampleArgs};
 use crate::cmd::Ctx;
-use crate::cmd::answer::{Contract, Timings, request, stream};
+use crate::cmd::answer::{Contract, Memory, Timings, request, stream};
 use crate::cmd::load::{Wish, load};
 use crate::cmd::prompt::{self, Prompter};
 use crate::fail::{At, Done, Fail};
@@ -96,9 +96,11 @@ pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
     let cancel = Cancel::default();
     crate::cmd::on_ctrl_c(&Arc::new(Mutex::new(Some(cancel.clone()))), false);
     let answer = stream(&mut l, request(tokens, a.sample, &cancel), ctx.json)?;
+    // Before the ceiling is probed: the probe's buffer is not the engine's.
+    let memory = Memory::now(&l, ctx.json);
     let timings = Timings::of(ctx, &l, &answer);
     crate::cmd::phantoms(&l);
-    ctx.json(&Contract::of(&answer, &timings))?;
+    ctx.json(&Contract::of(&answer, &timings, memory))?;
     if answer.finish_reason == FinishReason::Length && a.sample.max_tokens.is_none() {
         note(format_args!("the context of {} tokens is full; a larger one: --ctx N", l.engine.ctx()));
     }
