@@ -4,13 +4,14 @@
 
 mod common;
 
+use common::compare::*;
 use common::*;
 use tamp_base::ids::{SeqId, Token};
 use tamp_formats::Kind;
 use tamp_kernels::rung;
-use tamp_model::batch::Want;
-use tamp_weights::Weights;
-use tamp_weights::testing::Arch;
+use tamp_model::batch::{Batch, Want};
+use tamp_weights::testing::{Arch, Tiny};
+use tamp_weights::{Weights, gguf};
 
 /// Ways to cut a prompt.
 fn cuts(n: usize) -> Vec<Vec<usize>> {
@@ -25,14 +26,16 @@ fn every_format_gives_the_same_bits_on_every_rung_in_every_cut_with_one_or_two_t
         let w = of_kind(kind, 3 + kind as u64);
         let mut want = None;
         for (i, rung) in rung::available().enumerate() {
-            for threads in [1, 2] {
-                let pages = if kind as usize % 2 == 0 { Kind::F16 } else { Kind::F32 };
+            // The portable rung is slow; it takes part with two threads only.
+            let slow = rung.name == "portable";
+            for threads in if slow { 2..=2 } else { 1..=2 } {
+                let pages = [Kind::F16, Kind::F32][kind as usize % 2];
                 let mut rig = Rig::new(&w, How::usual().rung(rung).threads(threads).kv(pages));
                 let tokens = prompt(kind as u64, 70, rig.vocab());
                 let want = want.get_or_insert_with(|| rig.fresh(&tokens, &[1]));
-                // Each rung meets each cut, with one thread or two.
+                // Each rung meets half of the cuts with one thread, the others with two.
                 let all = cuts(70);
-                for cut in all.iter().skip((i + threads) % 2).step_by(2) {
+                for cut in all.iter().skip((i + threads) % 2).step_by(2).take(if slow { 2 } else { 3 }) {
                     let got = rig.fresh(&tokens, cut);
                     let cut = &cut[..cut.len().min(8)];
                     assert_same(
@@ -86,55 +89,6 @@ fn company_in_the_batch_changes_no_bit() {
     }
 }
 
-/// Stems of `−3…+3` around every boundary in `around`: siblings forked off a stem, in both orders, have the logits of
-/// fresh sequences of their own.
-fn siblings_around(w: &Weights, how: How, around: &[usize], more: usize) {
-    let mut rig = Rig::new(w, how);
-    let mut alone = Rig::new(w, how.threads(1));
-    let vocab = rig.vocab();
-    let longest = around.iter().max().unwrap() + 3 + more;
-    let first = prompt(11, longest, vocab);
-    let other = prompt(12, more, vocab);
-    let want_first = alone.fresh(&first, &[1]);
-    let stem = rig.kv.open();
-    for stem_len in around.iter().flat_map(|b| b - 3..=b + 3) {
-        let have = rig.kv.len(stem);
-        rig.feed(stem, &first[have..stem_len], &[23]);
-        let whole = [&first[..stem_len], &other].concat();
-        let want_other = alone.fresh(&whole, &[whole.len()]).split_off(stem_len);
-        let want = [&want_first[stem_len..stem_len + more], &want_other];
-        let tokens = [&first[stem_len..stem_len + more], &other];
-        for order in [[0, 1], [1, 0]] {
-            // Turn by turn, and one after the other; in one batch, and in batches of their own.
-            for (chunk, together) in [(1, true), (1, false), (more, true), (2, false)] {
-                let seqs = [rig.kv.fork(stem).unwrap(), rig.kv.fork(stem).unwrap()];
-                let mut got = [Logits::new(), Logits::new()];
-                if together {
-                    for at in (0..more).step_by(chunk) {
-                        let parts = order.map(|i| (seqs[i], &tokens[i][at..at + chunk]));
-                        for (i, mut l) in order.into_iter().zip(rig.extend(&parts)) {
-                            got[i].append(&mut l);
-                        }
-                    }
-                } else {
-                    order.iter().for_each(|&i| got[i] = rig.feed(seqs[i], tokens[i], &[chunk]));
-                }
-                for i in [0, 1] {
-                    let what =
-                        format!("stem {stem_len}, sibling {i}, order {order:?}, chunk {chunk}, {together}");
-                    assert_same(&got[i], want[i], what);
-                    rig.kv.close(seqs[i]);
-                }
-            }
-        }
-        // The stem itself is still what it was.
-        let again = rig.kv.fork(stem).unwrap();
-        let got = rig.extend(&[(again, &first[stem_len..stem_len + more])]).remove(0);
-        assert_same(&got, want[0], format!("stem {stem_len} after its siblings"));
-        rig.kv.close(again);
-    }
-}
-
 #[test]
 fn siblings_around_page_and_block_ends_have_the_bits_of_fresh_sequences() {
     let w = of_kind(Kind::Q4_0, 8);
@@ -164,48 +118,13 @@ fn few_rows_over_many_chunks_have_the_bits_of_one_worker() {
     }
 }
 
-/// Answers of several sequences generated together: tokens and the logits behind them.
-fn answers(
-    rig: &mut Rig,
-    prompts: &[Vec<Token>],
-    temperature: f32,
-    n: usize,
-    chunk: usize,
-) -> Vec<(Vec<Token>, Logits)> {
-    let vocab = rig.vocab();
-    let seqs: Vec<SeqId> = prompts.iter().map(|_| rig.kv.open()).collect();
-    let mut chains: Vec<_> = (0..prompts.len()).map(|i| chooser(temperature, i as u64, vocab)).collect();
-    let mut tokens = prompts.to_vec();
-    let mut out: Vec<(Vec<Token>, Logits)> = vec![Default::default(); prompts.len()];
-    while out.iter().any(|o| o.0.len() < n) {
-        let parts: Vec<_> = (0..prompts.len())
-            .filter(|&i| out[i].0.len() < n)
-            .map(|i| {
-                let have = rig.kv.len(seqs[i]);
-                (i, tokens[i][have..(have + chunk).min(tokens[i].len())].to_vec())
-            })
-            .collect();
-        let batch: Vec<(SeqId, &[Token])> = parts.iter().map(|(i, t)| (seqs[*i], &t[..])).collect();
-        for ((i, _), mut logits) in parts.iter().zip(rig.extend(&batch)) {
-            let i = *i;
-            if rig.kv.len(seqs[i]) == tokens[i].len() {
-                let last = logits.pop().unwrap();
-                let token = choose(&mut chains[i], &last, tokens[i].len());
-                tokens[i].push(token);
-                out[i].0.push(token);
-                out[i].1.push(last);
-            }
-        }
-    }
-    seqs.into_iter().for_each(|s| rig.kv.close(s));
-    out
-}
-
 #[test]
 fn answers_are_the_same_tokens_alone_and_among_sixteen_cold_and_warm() {
     for (kind, temperature) in [(Kind::Q4_0, 0.0), (Kind::Q4_0, 0.8), (Kind::Q5_K, 0.0), (Kind::Q5_K, 0.8)] {
         let w = of_kind(kind, 4);
-        let mut alone = Rig::new(&w, How::usual().rung(rung::available().last().unwrap()));
+        // Another rung than the best, where there is one.
+        let mut alone =
+            Rig::new(&w, How::usual().rung(rung::available().nth(1).unwrap_or(rung::find("auto").unwrap())));
         let vocab = alone.vocab();
         let prompts: Vec<Vec<Token>> = (0..16).map(|i| prompt(i, 3 + 7 * i as usize, vocab)).collect();
         for count in [1, 2, 7, 16] {
@@ -260,13 +179,58 @@ fn what_is_wanted_of_a_row_changes_no_bit() {
     }
 }
 
+/// The same file, where the embedding of one token is not a number, as in files that never trained it.
+fn with_broken_token(w: &Weights, token: usize) -> Weights {
+    let mut out = vec![];
+    let infos: Vec<_> = w.tensors().collect();
+    gguf::write_to(&mut out, &w.meta, &infos, &mut |i, to| {
+        let t = w.tensor(infos[i].name)?.unwrap();
+        let mut bytes = t.bytes.to_vec();
+        if t.name == "token_embd.weight" {
+            let row = t.kind.row_bytes(t.shape[0]).unwrap();
+            bytes[token * row..][..row].fill(0xff);
+        }
+        Ok(to.write_all(&bytes)?)
+    })
+    .unwrap();
+    Weights::from_gguf_bytes(out).unwrap()
+}
+
+#[test]
+fn a_broken_token_touches_no_row_before_it_and_no_other_sequence() {
+    // Untied, or the broken embedding would break one logit of every row.
+    let w = with_broken_token(&weights(&Tiny::new(Arch::Llama, 3).tied(false)), 7);
+    for kv in [Kind::F16, Kind::F32] {
+        let mut rig = Rig::new(&w, How::usual().kv(kv));
+        let mut tokens = prompt(3, 60, rig.vocab());
+        tokens.iter_mut().for_each(|t| *t = if *t == 7 { 8 } else { *t });
+        let want = rig.fresh(&tokens, &[60]);
+        for broken in [1, 20, 33] {
+            let mut mine = tokens.clone();
+            mine[broken] = 7;
+            let mut batch = Batch::new(1);
+            let seqs = [rig.kv.open(), rig.kv.open()];
+            for (seq, tokens) in seqs.iter().zip([&mine, &tokens]) {
+                rig.kv.reserve(*seq, 60).unwrap();
+                batch.push(*seq, 0, rig.kv.tables(*seq), &chain(tokens, Want::Full));
+            }
+            let out = rig.model.forward(&batch, &mut rig.kv, &mut rig.run).unwrap();
+            let got: Logits = (0..120).map(|r| out.logits(r).unwrap().to_vec()).collect();
+            assert_same(&got[..broken], &want[..broken], format!("{kv} pages, before row {broken}"));
+            assert_same(&got[60..], &want, format!("{kv} pages, the sequence beside it"));
+            assert!((broken..60).all(|r| out.best(r).unwrap().nan), "a row after the fault does not say so");
+            seqs.iter().for_each(|s| rig.kv.close(*s));
+        }
+    }
+}
+
 #[test]
 fn the_models_here_are_lively() {
     for arch in Arch::ALL {
-        let w = weights(&tamp_weights::testing::Tiny::new(arch, 3));
+        let w = weights(&Tiny::new(arch, 3));
         let mut rig = Rig::new(&w, How::usual());
         let p = prompt(2, 12, rig.vocab());
-        let got = answers(&mut rig, &[p.clone()], 0.0, 64, 12).remove(0);
+        let got = answers(&mut rig, std::slice::from_ref(&p), 0.0, 64, 12).remove(0);
         assert!(distinct(&got.0) >= 20, "{arch:?}: {:?}", got.0);
         let mut changed = p;
         changed[1] = (changed[1] + 1) % 250;
@@ -288,6 +252,11 @@ fn a_real_model_gives_one_answer() {
     let want = base.fresh(&tokens, &[70]);
     for rung in rung::available() {
         let mut rig = Rig::new(&w, how.rung(rung).threads(2));
+        if rung.name == "portable" {
+            // A dozen tokens take it as long as all the rest takes the others.
+            assert_same(&rig.fresh(&tokens[..12], &[5]), &want[..12], "portable, two threads, chunks of 5");
+            continue;
+        }
         assert_same(&rig.fresh(&tokens, &[17]), &want, format!("{}, two threads, chunks of 17", rung.name));
         let stem = rig.kv.open();
         rig.feed(stem, &tokens[..61], &[61]);

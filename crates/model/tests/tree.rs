@@ -4,87 +4,13 @@
 
 mod common;
 
+use common::compare::*;
 use common::*;
 use tamp_base::ids::{SeqId, Token};
 use tamp_formats::Kind;
-use tamp_model::batch::{Batch, Node};
+use tamp_model::batch::Batch;
 use tamp_weights::Weights;
 use tamp_weights::testing::Noise;
-
-/// Batch rows from the root to `node`.
-fn path(nodes: &[Node], node: usize) -> Vec<u32> {
-    let mut out = vec![node as u32];
-    while let Some(p) = nodes[out[0] as usize].parent {
-        out.insert(0, p);
-    }
-    out
-}
-
-/// The tokens on these rows.
-fn along(nodes: &[Node], rows: &[u32]) -> Vec<Token> {
-    rows.iter().map(|&r| nodes[r as usize].token).collect()
-}
-
-/// Every node has the logits of its own path as a fresh sequence fed token by token. Returns the tree's logits.
-#[track_caller]
-fn assert_nodes_alone(
-    rig: &mut Rig,
-    alone: &mut Rig,
-    stem: &[Token],
-    seq: SeqId,
-    nodes: &[Node],
-    what: &str,
-) -> Logits {
-    let got = rig.logits(&[(seq, nodes.to_vec())]).remove(0);
-    let base = alone.kv.open();
-    alone.feed(base, stem, &[stem.len().max(1)]);
-    for i in 0..nodes.len() {
-        // A leaf's run shows all its ancestors; inner nodes are shown by their leaves.
-        if nodes.iter().any(|n| n.parent == Some(i as u32)) {
-            continue;
-        }
-        let rows = path(nodes, i);
-        let twin = alone.kv.fork(base).unwrap();
-        let want = alone.feed(twin, &along(nodes, &rows), &[1]);
-        alone.kv.close(twin);
-        let mine: Logits = rows.iter().map(|&r| got[r as usize].clone()).collect();
-        assert_same(&mine, &want, format!("{what}, stem {}, rows {rows:?}", stem.len()));
-    }
-    alone.kv.close(base);
-    got
-}
-
-type Shape = &'static [Option<u32>];
-
-/// Two branches off a shared stem, one after the other, and their rows interleaved.
-const TWO: Shape = &[None, Some(0), Some(1), Some(0), Some(3)];
-const TWO_INTERLEAVED: Shape = &[None, Some(0), Some(0), Some(1), Some(2), Some(3), Some(4)];
-/// Three branches of depth 1, 3 and 5, rows in turn.
-const THREE: Shape = &[None, Some(0), Some(0), Some(0), Some(2), Some(3), Some(4), Some(5), Some(7), Some(8)];
-/// Several roots: each hangs on the committed end.
-const ROOTS: Shape = &[None, None, Some(1), None, Some(0), Some(4)];
-const SHAPES: [(&str, Shape); 4] =
-    [("two", TWO), ("interleaved", TWO_INTERLEAVED), ("three", THREE), ("roots", ROOTS)];
-
-fn plant(shape: Shape, seed: u64, vocab: usize) -> Vec<Node> {
-    let tokens = prompt(seed, shape.len(), vocab);
-    tree(&tokens.into_iter().zip(shape.iter().copied()).collect::<Vec<_>>())
-}
-
-/// Any tree, of `n` nodes.
-fn random_tree(seed: u64, n: usize, vocab: usize) -> Vec<Node> {
-    let mut noise = Noise(seed);
-    let tokens = prompt(seed, n, vocab);
-    // Parents near the end make long branches, far ones make wide trees.
-    let parent = |i: usize, noise: &mut Noise| match noise.below(3) {
-        0 => noise.below(i + 1).checked_sub(1),
-        1 => i.checked_sub(1),
-        _ => Some(i.saturating_sub(3)).filter(|_| i > 0),
-    };
-    let nodes: Vec<_> =
-        tokens.into_iter().enumerate().map(|(i, t)| (t, parent(i, &mut noise).map(|p| p as u32))).collect();
-    tree(&nodes)
-}
 
 fn around(w: &Weights, how: How, stems: impl Iterator<Item = usize>) {
     let (mut rig, mut alone) = (Rig::new(w, how), Rig::new(w, how.threads(1)));
@@ -157,25 +83,6 @@ fn trees_of_several_sequences_and_chains_share_a_batch() {
             assert_same(&got[i..=i], &[want], format!("stem {}, node {i}", stem.len()));
         }
     }
-}
-
-/// Commits the path to `node`, continues, and returns the logits of the continuation.
-fn commit_and_continue(
-    rig: &mut Rig,
-    stem: &[Token],
-    nodes: &[Node],
-    kept: &[u32],
-    more: &[Token],
-) -> Logits {
-    let seq = rig.kv.open();
-    rig.feed(seq, stem, &[stem.len()]);
-    rig.logits(&[(seq, nodes.to_vec())]);
-    rig.kv.commit(seq, kept).unwrap();
-    rig.kv.integrity().unwrap();
-    assert_eq!(rig.kv.len(seq), stem.len() + kept.len());
-    let out = rig.feed(seq, more, &[2, 1, 5]);
-    rig.kv.close(seq);
-    out
 }
 
 #[test]

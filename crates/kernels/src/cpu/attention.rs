@@ -138,21 +138,28 @@ impl AttendJob<'_> {
             o.fill(0.0);
             for key in (chunk * KEY_CHUNK..((chunk + 1) * KEY_CHUNK).min(last + 1)).step_by(KEY_BLOCK) {
                 let (k, v) = self.block(key, last, gathered);
-                for i in (0..n).step_by(QUERIES) {
-                    let count = QUERIES.min(n - i);
-                    let mut seen = [0; QUERIES];
-                    for (j, s) in seen[..count].iter_mut().enumerate() {
-                        let pos = self.rows.pos[task.row + (i + j) / per_head] as usize;
-                        *s = (pos + 1).saturating_sub(key).min(KEY_BLOCK);
+                let seen = |i: usize| {
+                    let pos = self.rows.pos[task.row + i / per_head] as usize;
+                    (pos + 1).saturating_sub(key).min(KEY_BLOCK)
+                };
+                let mut next = 0;
+                while next < n {
+                    let (i, keys) = (next, seen(next));
+                    // Only queries that see the same keys go together: the weight 0 of a later row's value does not
+                    // keep it from an earlier row if it is infinite or not a number.
+                    let mut count = 1;
+                    while count < QUERIES && i + count < n && seen(i + count) == keys {
+                        count += 1;
                     }
-                    if seen == [0; QUERIES] {
+                    next += count;
+                    if keys == 0 {
                         continue;
                     }
                     let block = Block {
                         q: queries[i * hd..].as_ptr(),
                         n: count,
                         head_dim: hd,
-                        seen,
+                        seen: [keys; QUERIES],
                         k,
                         v,
                         m: m[i..].as_mut_ptr(),

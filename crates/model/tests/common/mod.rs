@@ -1,6 +1,8 @@
 //! Models on the CPU device, sequences fed in any cut, and comparison by bits.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod compare;
+
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -209,7 +211,7 @@ pub fn weights(tiny: &Tiny) -> Weights {
 /// A lively model of this format; width and family differ from format to format, so that all are met.
 pub fn of_kind(kind: Kind, seed: u64) -> Weights {
     let arch = Arch::ALL[kind as usize % 3];
-    weights(&Tiny::new(arch, seed).kind(kind).tied(seed % 2 == 0))
+    weights(&Tiny::new(arch, seed).kind(kind).tied(seed.is_multiple_of(2)))
 }
 
 /// Tokens that follow from a number.
