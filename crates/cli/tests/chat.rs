@@ -100,3 +100,23 @@ fn what_was_written_comes_back_in_the_next_conversation() {
     p.send_control('d').unwrap();
     p.exp_eof().unwrap();
 }
+
+#[test]
+fn ctrl_c_ends_run_with_its_own_exit_code_and_what_was_said() {
+    use std::io::Read;
+    let home = home();
+    let mut c = common::tamp(home.path());
+    c.args(["run", "m.gguf", "go on", "--raw", "--ignore-eos", "--threads", "1", "--seed", "1"]);
+    let mut child =
+        c.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 1]).unwrap();
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(130), "{err}");
+    assert!(err.contains("tamp: interrupted") && !rest.is_empty(), "{err}");
+}
