@@ -30,6 +30,12 @@ fn chat(home: &Path, args: &[&str]) -> PtySession {
     p
 }
 
+/// Ctrl-D at a prompt: keys that come between two prompts meet a terminal that is not the editor's yet.
+fn leave(p: &mut PtySession) {
+    p.exp_string("> ").unwrap();
+    p.send_control('d').unwrap();
+}
+
 fn up(p: &mut PtySession) {
     p.send("\x1b[A").unwrap();
     p.flush().unwrap();
@@ -52,7 +58,7 @@ fn a_conversation_can_be_led_saved_and_left() {
     p.exp_string("saved to talk.json").unwrap();
     p.send_line("/reset").unwrap();
     p.exp_string("forgotten").unwrap();
-    p.send_control('d').unwrap();
+    leave(&mut p);
     p.exp_eof().unwrap();
     let saved: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(home.path().join("talk.json")).unwrap()).unwrap();
@@ -74,6 +80,7 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     assert!(before.contains("stopped") || before.contains("length reached"), "{before}");
     p.send_line("/system").unwrap();
     p.exp_string("no system message").unwrap();
+    p.exp_string("> ").unwrap();
     // At the prompt it clears the line and says how to leave.
     p.send("half a line").unwrap();
     p.send_control('c').unwrap();
@@ -97,7 +104,8 @@ fn what_was_written_comes_back_in_the_next_conversation() {
     up(&mut p);
     p.exp_string("a memorable line").unwrap();
     p.send_control('c').unwrap();
-    p.send_control('d').unwrap();
+    p.exp_string("/quit leaves").unwrap();
+    leave(&mut p);
     p.exp_eof().unwrap();
 }
 
