@@ -9,6 +9,8 @@ pub mod portable;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 
 /// 16 f32 lanes (`F`), 16 i32 lanes (`I`), 64 bytes seen as 16 dwords (`B`).
 ///

@@ -202,12 +202,24 @@ rung!(
     [1 2 3 4 5 6 7 8]
 );
 
+// 32 registers of a quarter each: four rows fill half of them with sums.
+#[cfg(target_arch = "aarch64")]
+rung!(
+    neon,
+    crate::lanes::neon::Neon,
+    #[target_feature(enable = "neon,dotprod")],
+    || std::arch::is_aarch64_feature_detected!("dotprod"),
+    [1 2 3 4]
+);
+
 /// Every rung of this build, the best first, the portable oracle last.
 pub static RUNGS: &[&Rung] = &[
     #[cfg(target_arch = "x86_64")]
     &avx512::RUNG,
     #[cfg(target_arch = "x86_64")]
     &avx2::RUNG,
+    #[cfg(target_arch = "aarch64")]
+    &neon::RUNG,
     &portable::RUNG,
 ];
 

@@ -152,6 +152,13 @@ fn exps_avx512(x: &[f32]) -> Vec<f32> {
     unsafe { exps::<lanes::avx512::Avx512>(x) }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+fn exps_neon(x: &[f32]) -> Vec<f32> {
+    // SAFETY: the features are enabled here.
+    unsafe { exps::<lanes::neon::Neon>(x) }
+}
+
 #[test]
 fn exp_is_within_one_ulp_of_f64_and_one_answer_on_every_rung() {
     let x: Vec<f32> = arguments().into_iter().filter(|x| *x <= 88.0).collect();
@@ -171,14 +178,19 @@ fn exp_is_within_one_ulp_of_f64_and_one_answer_on_every_rung() {
     }
     println!("exp: at most {:.2} ulp, at {}", worst.0, worst.1);
     assert!(worst.0 <= 1.0, "{worst:?}");
-    #[cfg(target_arch = "x86_64")]
     for rung in rung::available() {
         let got = match rung.name {
             // SAFETY: the rung is available, so its features are there.
+            #[cfg(target_arch = "x86_64")]
             "avx2" => unsafe { exps_avx2(x) },
             // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
             "avx512" => unsafe { exps_avx512(x) },
-            _ => continue,
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            "neon" => unsafe { exps_neon(x) },
+            "portable" => continue,
+            other => panic!("no exp of {other} here: add it"),
         };
         for i in 0..x.len() {
             same(got[i], first[i], || format!("exp({}) on {}", x[i], rung.name));
