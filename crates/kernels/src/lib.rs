@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod device;
 pub mod lanes;
 pub mod linear;
+pub mod numerics;
 pub mod pool;
 pub mod probe;
 pub mod rows;

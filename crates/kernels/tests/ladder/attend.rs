@@ -1,4 +1,8 @@
 //! Attention over pages: chains, trees, boundaries, neighbours.
+//!
+//! Planted and seen to fail: a chunk's merge dropped, parts merged right to left, the running state carried over a
+//! chunk's edge when one worker has all chunks, paths ignored, only whole uncommitted blocks gathered, one key too
+//! many, the page before the last as the stand-in.
 
 use std::collections::HashMap;
 
@@ -50,7 +54,13 @@ fn chain(keys: &[u64], committed: usize) -> Seq {
     Seq { keys: keys.to_vec(), committed, rows }
 }
 
+/// The seed of a key and value that are not numbers.
+const BROKEN: u64 = u64::MAX;
+
 fn values(seed: u64, salt: u64, n: usize, kind: Kind) -> Vec<f32> {
+    if seed == BROKEN {
+        return vec![f32::NAN; n];
+    }
     let mut rng = Rng(seed.wrapping_mul(31) ^ salt);
     let round = |v: f32| if kind == Kind::F16 { half::f16::from_f32(v).to_f32() } else { v };
     (0..n).map(|_| round(rng.normal())).collect()
@@ -340,4 +350,32 @@ fn a_row_has_the_same_bits_whatever_else_is_in_the_batch() {
         batches.push((0..n).map(|_| pool[rng.below(pool.len())].clone()).collect());
     }
     one_answer(&s, &batches);
+}
+
+#[test]
+fn a_later_or_sibling_row_that_is_not_a_number_leaves_the_others_their_bits() {
+    let s = Shape { head_dim: 32, kv_heads: 1, per_head: 3, kind: Kind::F16 };
+    let devices = devices();
+    for committed in [0, 15, 60, 63, 510] {
+        let mut keys = ids(1, committed + 9);
+        keys[committed + 4] = BROKEN;
+        let mut broken = chain(&keys, committed);
+        broken.rows[4].seed = 77;
+        let want = attend(&devices[0], &s, &[chain(&keys[..committed + 4], committed)], 1);
+        let leaf = |slot: usize| Query { seed: keys[slot] ^ 77, pos: committed, path: Some(vec![slot]) };
+        let siblings = (committed..committed + 9).map(leaf).collect();
+        let siblings = Seq { keys: keys.clone(), committed, rows: siblings };
+        for cpu in &devices {
+            let got = attend(cpu, &s, std::slice::from_ref(&broken), 2);
+            for (r, (got, want)) in got.iter().zip(&want).enumerate() {
+                for (got, want) in got.iter().zip(want) {
+                    same(*got, *want, || format!("row {r} before a broken one, {committed} committed"));
+                }
+            }
+            assert!(got[5].iter().all(|v| v.is_nan()), "a row that sees a broken key must say so");
+            for (r, got) in attend(cpu, &s, std::slice::from_ref(&siblings), 3).iter().enumerate() {
+                assert_eq!(got.iter().all(|v| v.is_finite()), r != 4, "sibling {r} of a broken row");
+            }
+        }
+    }
 }

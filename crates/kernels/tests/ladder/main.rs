@@ -1,7 +1,7 @@
 //! Every implementation through one runner, against naive oracles written from the formats' own decoders: all rungs
 //! of this machine, all formats, all widths (KERNELS §9, items 1–4).
 //!
-//! Faults planted once to see each kind of check fail are named in the doc comment of the module that holds it.
+//! Each module names the faults that were planted once to see its checks fail.
 #![allow(clippy::unwrap_used)]
 
 mod attend;

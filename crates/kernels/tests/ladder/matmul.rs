@@ -1,4 +1,8 @@
-//! Products. Planted and seen to fail: see the list at the end of each test's doc comment.
+//! Products: kernels called directly, and through the device.
+//!
+//! Planted and seen to fail: nibble groups swapped, Q4_0's offset 7, Q5_0's second block with the first one's scale,
+//! an FMA in two roundings on one rung, AVX2 sums of 16 bits that saturate, every row given the first one's result, a
+//! NaN quantised to 0.
 
 use tamp_formats::Kind;
 use tamp_kernels::device::Device;

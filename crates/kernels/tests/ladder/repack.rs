@@ -1,5 +1,6 @@
-//! Packing and its inverse. Planted and seen to fail: the high half of IQ4_NL's second block written one byte off;
-//! Q5_1's minimum read from the scale's place.
+//! Packing and its inverse.
+//!
+//! Planted and seen to fail: fifth bits read back from a neighbour, Q4_K's minimum read from its scale's place.
 
 use tamp_formats::Kind;
 use tamp_kernels::linear::Linear;

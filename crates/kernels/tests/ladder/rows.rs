@@ -1,4 +1,6 @@
 //! Norm, quantisation, gating and the functions they use.
+//!
+//! Planted and seen to fail: a fold one step short, a NaN block with scale 0, a coefficient of Taylor's series.
 
 use tamp_kernels::lanes::portable::Portable;
 use tamp_kernels::lanes::{self, Lanes};
