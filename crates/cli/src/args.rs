@@ -136,7 +136,7 @@ pub struct RunArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// A system message for the chat template
+    /// The system message [default: "You are a helpful assistant."]; empty: none, so the template's own applies
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
     /// The prompt is taken as it is, without a chat template
@@ -155,7 +155,7 @@ pub struct ChatArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// A system message
+    /// The system message [default: "You are a helpful assistant."]; empty: none, so the template's own applies
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
 }
@@ -257,7 +257,7 @@ pub struct GenerateArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// A system message for the chat template
+    /// The system message [default: "You are a helpful assistant."]; empty: none, so the template's own applies
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
     /// The prompt is taken as it is, without a chat template

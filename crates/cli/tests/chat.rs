@@ -79,7 +79,7 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     let before = p.exp_string("tokens/s").unwrap();
     assert!(before.contains("stopped") || before.contains("length reached"), "{before}");
     p.send_line("/system").unwrap();
-    p.exp_string("no system message").unwrap();
+    p.exp_string("system message: You are a helpful assistant.").unwrap();
     p.exp_string("> ").unwrap();
     // At the prompt it clears the line and says how to leave.
     p.send("half a line").unwrap();

@@ -13,7 +13,7 @@ use tamp_text::Message;
 use crate::args::ChatArgs;
 use crate::cmd::answer::{request, stream};
 use crate::cmd::load::{Loaded, Wish, load};
-use crate::cmd::prompt::Prompter;
+use crate::cmd::prompt::{self, Prompter};
 use crate::cmd::{Ctx, on_ctrl_c};
 use crate::fail::{At, Done, nearest};
 use crate::out::note;
@@ -86,7 +86,7 @@ fn history(ctx: &Ctx) -> Option<PathBuf> {
 
 impl Chat<'_> {
     fn start_over(&mut self, system: Option<&str>) {
-        self.messages = system.map(|s| Message::new("system", s)).into_iter().collect();
+        self.messages = prompt::system(system).into_iter().collect();
     }
 
     fn system(&self) -> Option<String> {
@@ -100,8 +100,8 @@ impl Chat<'_> {
             "/help" => note(HELP),
             "/quit" | "/exit" => return Next::Leave,
             "/reset" => {
-                let system = self.system();
-                self.start_over(system.as_deref());
+                let system = self.system().unwrap_or_default();
+                self.start_over(Some(&system));
                 note("the conversation is forgotten");
             }
             "/system" if rest.is_empty() => {

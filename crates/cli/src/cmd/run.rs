@@ -80,8 +80,7 @@ pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
     let mut l = load(ctx, a.model, a.load, Wish::default())?;
     let tokens = match &l.template {
         Some(own) if !a.raw => {
-            let mut messages: Vec<Message> =
-                a.system.map(|s| Message::new("system", s)).into_iter().collect();
+            let mut messages: Vec<Message> = prompt::system(a.system).into_iter().collect();
             messages.push(Message::new("user", a.prompt.as_str()));
             Prompter::new(Some(own), l.engine.tokenizer())?.tokens(&messages, l.engine.tokenizer())?
         }
