@@ -16,7 +16,7 @@ if [ -z "${MODELS:-}" ]; then
     $tamp pull smollm2
     MODELS=$($tamp list --json | tail -n 1 | python3 -c '
 import json, sys
-print(next(m["path"] for m in json.load(sys.stdin)["models"] if m["name"] == "smollm2"))')
+print(next(m["path"] for m in json.load(sys.stdin) if m["name"] == "smollm2"))')
 fi
 fail=0
 check() {

@@ -6,6 +6,7 @@
 
 mod attend;
 mod matmul;
+mod phases;
 mod repack;
 mod rows;
 mod tools;
