@@ -2,4 +2,4 @@
 
 /// The numerics id (DESIGN 5.7). Part of every prefix key; raised whenever a kernel gives other bits than before,
 /// which `tests/numerics.rs` notices. Rungs do not differ, so none is named in it.
-pub const NUMERICS: &str = "1";
+pub const NUMERICS: &str = "2";
