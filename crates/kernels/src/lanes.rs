@@ -78,25 +78,45 @@ pub trait Lanes: Copy {
     /// what `dot8` leaves in per unit of Σa: 128 or 0
     const DOT8_BIAS: i32;
 
+    /// sum of the lanes, folded 8, 4, 2, 1: `a[i] += a[i + 8]` and so on
+    #[inline(always)]
+    unsafe fn sum(v: Self::F) -> f32 {
+        let mut a = [0f32; 16];
+        // SAFETY: 16 values fit the array.
+        unsafe { Self::store(a.as_mut_ptr(), v) };
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                a[i] += a[i + half];
+            }
+        }
+        a[0]
+    }
+    /// largest lane by the same fold, each step as [`Lanes::max`]
+    #[inline(always)]
+    unsafe fn top(v: Self::F) -> f32 {
+        let mut a = [0f32; 16];
+        // SAFETY: 16 values fit the array.
+        unsafe { Self::store(a.as_mut_ptr(), v) };
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                a[i] = if a[i] > a[i + half] { a[i] } else { a[i + half] };
+            }
+        }
+        a[0]
+    }
+
     /// hint that the line at `p` is wanted soon; any address is fine
     unsafe fn prefetch(p: *const u8);
 }
 
-/// Sum of the 16 lanes, always folded 8, 4, 2, 1.
+/// Sum of the 16 lanes, folded 8, 4, 2, 1.
 ///
 /// # Safety
 /// The rung's instruction set must be there.
 #[inline(always)]
 pub unsafe fn sum<L: Lanes>(v: L::F) -> f32 {
-    let mut a = [0f32; 16];
-    // SAFETY: 16 values fit the array.
-    unsafe { L::store(a.as_mut_ptr(), v) };
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            a[i] += a[i + half];
-        }
-    }
-    a[0]
+    // SAFETY: the caller's promise.
+    unsafe { L::sum(v) }
 }
 
 /// Largest of the 16 lanes.
@@ -105,15 +125,8 @@ pub unsafe fn sum<L: Lanes>(v: L::F) -> f32 {
 /// The rung's instruction set must be there.
 #[inline(always)]
 pub unsafe fn max16<L: Lanes>(v: L::F) -> f32 {
-    let mut a = [0f32; 16];
-    // SAFETY: 16 values fit the array.
-    unsafe { L::store(a.as_mut_ptr(), v) };
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            a[i] = if a[i] > a[i + half] { a[i] } else { a[i + half] };
-        }
-    }
-    a[0]
+    // SAFETY: the caller's promise.
+    unsafe { L::top(v) }
 }
 
 /// `e^x` for `x <= 88`, at most 1 ulp off (0.88 measured; Taylor's coefficients gave 2.7); 0 below -87. Cody–Waite

@@ -56,18 +56,15 @@ pub unsafe fn quantise<L: Lanes>(x: *const f32, n: usize, block: usize, to: Code
         for b in 0..n / block {
             let x = x.add(b * block);
             let mut top = L::splat(0.0);
-            let mut fault = L::splat(0.0);
             for i in (0..block).step_by(16) {
-                let v = L::load(x.add(i));
-                top = L::max(L::abs(v), top);
-                fault = L::fma(v, L::splat(0.0), fault);
+                top = L::max(L::abs(L::load(x.add(i))), top);
             }
             let amax = lanes::max16::<L>(top);
-            let fault = lanes::sum::<L>(fault);
-            // 127/amax overflows for subnormal amax; such a block is zero for every purpose.
-            if !(amax >= 1e-30 && fault == 0.0) {
-                *to.d.add(b) = if fault == 0.0 { 0.0 } else { f32::NAN };
-                flat(b, block, to);
+            // 127/amax overflows for subnormal amax; such a block is zero for every purpose, if it holds numbers:
+            // the maximum passes NaN over.
+            if amax < 1e-30 {
+                let number = (0..block).all(|i| !(*x.add(i)).is_nan());
+                flat(b, block, if number { 0.0 } else { f32::NAN }, to);
                 continue;
             }
             let mut error = [L::splat(0.0); LEVELS.len()];
@@ -87,6 +84,11 @@ pub unsafe fn quantise<L: Lanes>(x: *const f32, n: usize, block: usize, to: Code
                 if e < least {
                     (best, least) = (i, e);
                 }
+            }
+            if least == f32::INFINITY {
+                // No error compares: there is an infinity or a NaN in the block.
+                flat(b, block, f32::NAN, to);
+                continue;
             }
             let scale = LEVELS[best] / amax;
             let (mut ur, mut rr) = (L::splat(0.0), L::splat(0.0));
@@ -113,16 +115,17 @@ pub unsafe fn quantise<L: Lanes>(x: *const f32, n: usize, block: usize, to: Code
     }
 }
 
-/// A block without codes.
-#[inline(always)]
-unsafe fn flat(b: usize, block: usize, to: Codes) {
+/// A block without codes, of scale `d`.
+#[cold]
+unsafe fn flat(b: usize, block: usize, d: f32, to: Codes) {
     // SAFETY: the block lies within the row, as in `quantise`.
     unsafe {
+        *to.d.add(b) = d;
         to.q.add(b * block).write_bytes(0, block);
         to.s16.add(b * block / 16).write_bytes(0, block / 16);
         to.s32.add(b * block / 32).write_bytes(0, block / 32);
         for i in b * block / 32..(b + 1) * block / 32 {
-            *to.ds.add(i) = *to.d.add(b) * 0.0;
+            *to.ds.add(i) = d * 0.0;
         }
     }
 }

@@ -20,6 +20,34 @@ fn each2<A: Copy, B: Copy, R>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> R) -> [R
     [f(a[0], b[0]), f(a[1], b[1])]
 }
 
+/// The last three folds of a sum.
+///
+/// # Safety
+/// AVX must be there.
+#[inline(always)]
+pub(super) unsafe fn sum8(v: __m256) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+    }
+}
+
+/// The last three folds of a maximum.
+///
+/// # Safety
+/// AVX must be there.
+#[inline(always)]
+pub(super) unsafe fn top8(v: __m256) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps::<1>(v, v)))
+    }
+}
+
 impl Lanes for Avx2 {
     type F = F;
     type I = I;
@@ -222,6 +250,16 @@ impl Lanes for Avx2 {
                 _mm256_add_epi32(acc, _mm256_madd_epi16(p, ones))
             })
         }
+    }
+    #[inline(always)]
+    unsafe fn sum(v: F) -> f32 {
+        // SAFETY: as above.
+        unsafe { sum8(_mm256_add_ps(v[0], v[1])) }
+    }
+    #[inline(always)]
+    unsafe fn top(v: F) -> f32 {
+        // SAFETY: as above.
+        unsafe { top8(_mm256_max_ps(v[0], v[1])) }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Lanes;
+use super::avx2::{sum8, top8};
 
 /// Needs [`Avx512::FEATURES`].
 #[derive(Clone, Copy)]
@@ -175,6 +176,16 @@ impl Lanes for Avx512 {
     unsafe fn dot8(acc: __m512i, w: __m512i, a: i32) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }
+    }
+    #[inline(always)]
+    unsafe fn sum(v: __m512) -> f32 {
+        // SAFETY: as above.
+        unsafe { sum8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+    }
+    #[inline(always)]
+    unsafe fn top(v: __m512) -> f32 {
+        // SAFETY: as above.
+        unsafe { top8(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
