@@ -5,7 +5,7 @@ use tamp_formats::Kind;
 use crate::attend::{self, Block, Half, Single};
 use crate::lanes::portable::Portable;
 use crate::rows::{self, Codes};
-use crate::tile::{Act, Tile, blocks, floats, gemm, kquants};
+use crate::tile::{Act, Tile, blocks, floats, gemm, kquants, lowbit};
 
 /// Widest T of any kernel.
 pub const WIDEST: usize = 8;
@@ -67,8 +67,8 @@ macro_rules! by_kind {
             Kind::Q5_1 => $f!(blocks::Q5_1),
             Kind::Q8_0 => $f!(blocks::Q8_0),
             Kind::IQ4_NL => $f!(blocks::Iq4Nl),
-            Kind::Q2_K => $f!(kquants::Q2K),
-            Kind::Q3_K => $f!(kquants::Q3K),
+            Kind::Q2_K => $f!(lowbit::Q2K),
+            Kind::Q3_K => $f!(lowbit::Q3K),
             Kind::Q4_K => $f!(kquants::Q4K),
             Kind::Q5_K => $f!(kquants::Q5K),
             Kind::Q6_K => $f!(kquants::Q6K),

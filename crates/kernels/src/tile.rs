@@ -6,6 +6,7 @@
 pub mod blocks;
 pub mod floats;
 pub mod kquants;
+pub mod lowbit;
 
 use tamp_formats::Kind;
 
@@ -78,8 +79,8 @@ pub unsafe fn gemm<L: Lanes, F: Tile, const T: usize>(
         for tile in 0..tiles {
             let mut acc = [L::splat(0.0); T];
             for sb in 0..supers {
-                for line in 0..F::BYTES.div_ceil(64) {
-                    L::prefetch(w.wrapping_add(AHEAD + 64 * line));
+                if F::K < 256 {
+                    ahead::<L, F>(w, 0, 1);
                 }
                 F::step::<L, T>(w, a, sb, &mut acc);
                 w = w.add(F::BYTES);
@@ -88,6 +89,17 @@ pub unsafe fn gemm<L: Lanes, F: Tile, const T: usize>(
                 L::store(out.add((tile * T + t) * ROWS), acc[t]);
             }
         }
+    }
+}
+
+/// Prefetches part `i` of `n` of the superblock [`AHEAD`] bytes on. Large superblocks ask in eight parts between
+/// their dots: all 36 or more lines at once fill the miss queue and stall the loads behind them.
+#[inline(always)]
+unsafe fn ahead<L: Lanes, F: Tile>(w: *const u8, i: usize, n: usize) {
+    let part = F::BYTES / n;
+    for line in 0..part.div_ceil(64) {
+        // SAFETY: a prefetch may have any address.
+        unsafe { L::prefetch(w.wrapping_add(AHEAD + i * part + 64 * line)) };
     }
 }
 

@@ -1,11 +1,8 @@
-//! Formats with 256 codes per block and integer scales inside: everything stays integer until once per 256.
+//! Formats with 256 codes per block and integer scales inside: everything stays integer until once per 256. The ones
+//! of 4 to 6 bits, and what all of them share.
 
 use super::*;
 
-/// 2-bit codes, 4-bit scales and minima per 16.
-pub struct Q2K;
-/// 3-bit codes minus 4, 6-bit scales minus 32 per 16.
-pub struct Q3K;
 /// 4-bit codes, 6-bit scales and minima per 32.
 pub struct Q4K;
 /// 5-bit codes, 6-bit scales and minima per 32.
@@ -14,13 +11,13 @@ pub struct Q5K;
 pub struct Q6K;
 
 /// Copies 4-byte groups of a row's packed scales into dword lanes, 64 bytes apart.
-fn put_dwords(src: &[u8], lane: usize, out: &mut [u8]) {
+pub(super) fn put_dwords(src: &[u8], lane: usize, out: &mut [u8]) {
     for (i, four) in src.chunks_exact(4).enumerate() {
         out[64 * i + 4 * lane..][..4].copy_from_slice(four);
     }
 }
 
-fn get_dwords(tile: &[u8], lane: usize, dst: &mut [u8]) {
+pub(super) fn get_dwords(tile: &[u8], lane: usize, dst: &mut [u8]) {
     for (i, four) in dst.chunks_exact_mut(4).enumerate() {
         four.copy_from_slice(&tile[64 * i + 4 * lane..][..4]);
     }
@@ -38,22 +35,22 @@ fn bytes4(u: &[u8; 32], b: usize, qs: &mut [u8]) {
 }
 
 /// Sub-block `b` of 32 out of 2-bit fields stored as 128-code quads (Q2_K, Q3_K; Q6_K's high bits).
-fn codes2(qs: &[u8], b: usize) -> [u8; 32] {
+pub(super) fn codes2(qs: &[u8], b: usize) -> [u8; 32] {
     std::array::from_fn(|l| (qs[32 * (b / 4) + l] >> (2 * (b % 4))) & 3)
 }
 
-fn bytes2(two: &[u8; 32], b: usize, qs: &mut [u8]) {
+pub(super) fn bytes2(two: &[u8; 32], b: usize, qs: &mut [u8]) {
     for l in 0..32 {
         qs[32 * (b / 4) + l] |= (two[l] & 3) << (2 * (b % 4));
     }
 }
 
 /// Bit `b` of 32 bytes (Q5_K's fifth bits, Q3_K's third).
-fn plane(qh: &[u8], b: usize) -> [u8; 32] {
+pub(super) fn plane(qh: &[u8], b: usize) -> [u8; 32] {
     std::array::from_fn(|l| (qh[l] >> b) & 1)
 }
 
-fn set_plane(bit: &[u8; 32], b: usize, qh: &mut [u8]) {
+pub(super) fn set_plane(bit: &[u8; 32], b: usize, qh: &mut [u8]) {
     for l in 0..32 {
         qh[l] |= bit[l] << b;
     }
@@ -61,7 +58,7 @@ fn set_plane(bit: &[u8; 32], b: usize, qh: &mut [u8]) {
 
 /// Two-bit fields of 8 groups, unshifted codes 0..=3.
 #[inline(always)]
-unsafe fn pairs<L: Lanes>(p: *const u8) -> [L::B; 8] {
+pub(super) unsafe fn pairs<L: Lanes>(p: *const u8) -> [L::B; 8] {
     // SAFETY: the caller hands 128 bytes.
     unsafe {
         let (x, y) = (L::bytes(p), L::bytes(p.add(64)));
@@ -78,34 +75,9 @@ unsafe fn pairs<L: Lanes>(p: *const u8) -> [L::B; 8] {
     }
 }
 
-/// Bytes of four vectors as 16 lane vectors, in order.
-macro_rules! spread {
-    ($f:ident, $v:expr) => {{
-        let v = $v;
-        [
-            L::$f::<0>(v[0]),
-            L::$f::<1>(v[0]),
-            L::$f::<2>(v[0]),
-            L::$f::<3>(v[0]),
-            L::$f::<0>(v[1]),
-            L::$f::<1>(v[1]),
-            L::$f::<2>(v[1]),
-            L::$f::<3>(v[1]),
-            L::$f::<0>(v[2]),
-            L::$f::<1>(v[2]),
-            L::$f::<2>(v[2]),
-            L::$f::<3>(v[2]),
-            L::$f::<0>(v[3]),
-            L::$f::<1>(v[3]),
-            L::$f::<2>(v[3]),
-            L::$f::<3>(v[3]),
-        ]
-    }};
-}
-
 /// `acc[t] += d·d_a·isum - dmin·d_a·imin`.
 #[inline(always)]
-unsafe fn finish<L: Lanes, const T: usize>(
+pub(super) unsafe fn finish<L: Lanes, const T: usize>(
     a: &[Act; T],
     sb: usize,
     d: L::F,
@@ -142,27 +114,33 @@ unsafe fn step32<L: Lanes, C: Codes, const T: usize>(
         let m_lo = L::and(w1, 63);
         let s_hi = L::or(L::and(w2, 15), L::and(L::shr::<2>(w0), 48));
         let m_hi = L::or(L::and(L::shr::<4>(w2), 15), L::and(L::shr::<2>(w1), 48));
-        let both = spread!(byte, [s_lo, s_hi, m_lo, m_hi]);
         let (mut isum, mut imin) = ([L::int(0); T], [L::int(0); T]);
-        for b in 0..8 {
-            let w = C::get::<L>(w, b);
-            for t in 0..T {
-                let at = 8 * sb + b;
-                let dot = dot32::<L, T>(&w, a[t].q.add(32 * at), 0);
-                isum[t] = L::int_add(isum[t], L::int_mul(dot, both[b]));
-                imin[t] = L::int_add(imin[t], L::int_mul(L::int(*a[t].s32.add(at)), both[8 + b]));
-            }
+        // Scales are widened one sub-block at a time: all sixteen at once do not fit the registers.
+        macro_rules! sub_blocks {
+            ($($b:literal $s:ident $m:ident $j:literal),*) => {$(
+                let (scale, min) = (L::byte::<$j>($s), L::byte::<$j>($m));
+                ahead::<L, C>(w, $b, 8);
+                let codes = C::get::<L>(w, $b);
+                for t in 0..T {
+                    let at = 8 * sb + $b;
+                    let dot = dot32::<L, T>(&codes, a[t].q.add(32 * at), 0);
+                    isum[t] = L::int_add(isum[t], L::int_mul(dot, scale));
+                    imin[t] = L::int_add(imin[t], L::int_mul(L::int(*a[t].s32.add(at)), min));
+                }
+            )*};
         }
+        sub_blocks!(0 s_lo m_lo 0, 1 s_lo m_lo 1, 2 s_lo m_lo 2, 3 s_lo m_lo 3);
+        sub_blocks!(4 s_hi m_hi 0, 5 s_hi m_hi 1, 6 s_hi m_hi 2, 7 s_hi m_hi 3);
         let d = L::load_f16(scales.add(192).cast());
         let dmin = L::load_f16(scales.add(224).cast());
         finish::<L, T>(a, sb, d, &isum, Some((dmin, &imin)), acc);
     }
 }
 
-/// The arithmetic the 16-block formats share: codes minus `OFF`, a scale per 16.
+/// The arithmetic the 16-block formats share: codes minus `OFF`, a scale per 16, signed where `SIGNED`.
 #[inline(always)]
-unsafe fn sum16<L: Lanes, C: Codes, const T: usize, const OFF: i32>(
-    scales: &[L::I; 16],
+pub(super) unsafe fn sum16<L: Lanes, C: Codes, const T: usize, const OFF: i32, const SIGNED: bool>(
+    scales: &[L::B; 4],
     a: &[Act; T],
     sb: usize,
     w: *const u8,
@@ -170,23 +148,34 @@ unsafe fn sum16<L: Lanes, C: Codes, const T: usize, const OFF: i32>(
     // SAFETY: a full superblock of activations is the caller's promise.
     unsafe {
         let mut isum = [L::int(0); T];
-        for b in 0..8 {
-            let w = C::get::<L>(w, b);
-            for t in 0..T {
-                let q = a[t].q.add(256 * sb + 32 * b);
-                for half in 0..2 {
-                    let start = if OFF == 0 { 0 } else { -OFF * *a[t].s16.add(16 * sb + 2 * b + half) };
-                    let dot = dot16::<L>(&w, half, q, start);
-                    isum[t] = L::int_add(isum[t], L::int_mul(dot, scales[2 * b + half]));
+        // Scales are widened two at a time: all sixteen at once do not fit the registers.
+        macro_rules! sub_blocks {
+            ($($b:literal $v:literal $j:literal $k:literal),*) => {$(
+                let v = scales[$v];
+                let pair = if SIGNED {
+                    [L::sbyte::<$j>(v), L::sbyte::<$k>(v)]
+                } else {
+                    [L::byte::<$j>(v), L::byte::<$k>(v)]
+                };
+                ahead::<L, C>(w, $b, 8);
+                let codes = C::get::<L>(w, $b);
+                for t in 0..T {
+                    let q = a[t].q.add(256 * sb + 32 * $b);
+                    for half in 0..2 {
+                        let start = if OFF == 0 { 0 } else { -OFF * *a[t].s16.add(16 * sb + 2 * $b + half) };
+                        let dot = dot16::<L>(&codes, half, q, start);
+                        isum[t] = L::int_add(isum[t], L::int_mul(dot, pair[half]));
+                    }
                 }
-            }
+            )*};
         }
+        sub_blocks!(0 0 0 1, 1 0 2 3, 2 1 0 1, 3 1 2 3, 4 2 0 1, 5 2 2 3, 6 3 0 1, 7 3 2 3);
         isum
     }
 }
 
 /// The codes of sub-block `b` of 32, unpacked to bytes.
-trait Codes {
+pub(super) trait Codes: Tile {
     /// # Safety
     /// `w` is a superblock of the format.
     unsafe fn get<L: Lanes>(w: *const u8, b: usize) -> [L::B; 8];
@@ -227,33 +216,9 @@ impl Codes for Q6K {
     }
 }
 
-impl Codes for Q2K {
-    #[inline(always)]
-    unsafe fn get<L: Lanes>(w: *const u8, b: usize) -> [L::B; 8] {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe { pairs::<L>(w.add(128 * b)) }
-    }
-}
-
-impl Codes for Q3K {
-    #[inline(always)]
-    unsafe fn get<L: Lanes>(w: *const u8, b: usize) -> [L::B; 8] {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe {
-            let mut codes = pairs::<L>(w.add(128 * b));
-            let mut fifth = [L::and(codes[0], 0); 8];
-            join_fifth::<L>(&mut fifth, w.add(1024 + 64 * b));
-            for g in 0..8 {
-                codes[g] = L::or(codes[g], L::and(L::shr::<2>(fifth[g]), 4));
-            }
-            codes
-        }
-    }
-}
-
 /// Four vectors, 64 bytes apart.
 #[inline(always)]
-unsafe fn four<L: Lanes>(p: *const u8) -> [L::B; 4] {
+pub(super) unsafe fn four<L: Lanes>(p: *const u8) -> [L::B; 4] {
     // SAFETY: the caller hands 256 bytes.
     unsafe { [L::bytes(p), L::bytes(p.add(64)), L::bytes(p.add(128)), L::bytes(p.add(192))] }
 }
@@ -363,8 +328,7 @@ impl Tile for Q6K {
     unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
         // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
         unsafe {
-            let scales = spread!(sbyte, four::<L>(w.add(3072)));
-            let isum = sum16::<L, Self, T, 32>(&scales, a, sb, w);
+            let isum = sum16::<L, Self, T, 32, true>(&four::<L>(w.add(3072)), a, sb, w);
             finish::<L, T>(a, sb, L::load_f16(w.add(3328).cast()), &isum, None, acc);
         }
     }
@@ -375,116 +339,4 @@ fn q6_codes(src: &[u8], b: usize) -> ([u8; 32], [u8; 32]) {
     let (n, quarter) = (b / 4, b % 4);
     let u = std::array::from_fn(|l| (src[64 * n + 32 * (quarter % 2) + l] >> (4 * (quarter / 2))) & 15);
     (u, codes2(&src[128..192], b))
-}
-
-impl Tile for Q2K {
-    const KIND: Kind = Kind::Q2_K;
-    const K: usize = 256;
-    const BYTES: usize = 1344;
-
-    fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
-        for b in 0..8 {
-            put_pairs(&codes2(&src[16..80], b), lane, &mut out[128 * b..]);
-        }
-        put_dwords(&src[..16], lane, &mut out[1024..]);
-        put_half(&src[80..], lane, &mut out[1280..]);
-        put_half(&src[82..], lane, &mut out[1312..]);
-    }
-
-    fn unpack(tile: &[u8], lane: usize, dst: &mut [u8]) {
-        dst.fill(0);
-        for b in 0..8 {
-            let mut two = [0; 32];
-            get_pairs(&tile[128 * b..], lane, &mut two);
-            bytes2(&two, b, &mut dst[16..80]);
-        }
-        get_dwords(&tile[1024..], lane, &mut dst[..16]);
-        get_half(&tile[1280..], lane, &mut dst[80..]);
-        get_half(&tile[1312..], lane, &mut dst[82..]);
-    }
-
-    #[inline(always)]
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
-        // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
-        unsafe {
-            let packed = four::<L>(w.add(1024));
-            let mut low = packed;
-            let mut high = packed;
-            for i in 0..4 {
-                low[i] = L::and(packed[i], 15);
-                high[i] = L::and(L::shr::<4>(packed[i]), 15);
-            }
-            let scales = spread!(byte, low);
-            let isum = sum16::<L, Self, T, 0>(&scales, a, sb, w);
-            let minima = spread!(byte, high);
-            let mut imin = [L::int(0); T];
-            for t in 0..T {
-                for i in 0..16 {
-                    let s = L::int(*a[t].s16.add(16 * sb + i));
-                    imin[t] = L::int_add(imin[t], L::int_mul(s, minima[i]));
-                }
-            }
-            let d = L::load_f16(w.add(1280).cast());
-            let dmin = L::load_f16(w.add(1312).cast());
-            finish::<L, T>(a, sb, d, &isum, Some((dmin, &imin)), acc);
-        }
-    }
-}
-
-/// Q3_K's 16 six-bit scales out of 12 bytes, minus 32.
-fn q3_scales(s: &[u8]) -> [u8; 16] {
-    std::array::from_fn(|j| {
-        let low = if j < 8 { s[j] & 15 } else { s[j - 8] >> 4 };
-        let high = (s[8 + j % 4] >> (2 * (j / 4))) & 3;
-        (low | high << 4).wrapping_sub(32)
-    })
-}
-
-fn q3_bytes(scales: &[u8; 16], s: &mut [u8]) {
-    for (j, v) in scales.iter().enumerate() {
-        let v = v.wrapping_add(32);
-        s[j % 8] |= (v & 15) << (4 * (j / 8));
-        s[8 + j % 4] |= (v >> 4 & 3) << (2 * (j / 4));
-    }
-}
-
-impl Tile for Q3K {
-    const KIND: Kind = Kind::Q3_K;
-    const K: usize = 256;
-    // 1824 used; padded to a whole line.
-    const BYTES: usize = 1856;
-
-    fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
-        for b in 0..8 {
-            put_pairs(&codes2(&src[32..96], b), lane, &mut out[128 * b..]);
-            put_bits(&plane(&src[..32], b), lane, &mut out[1024 + 64 * b..]);
-        }
-        put_dwords(&q3_scales(&src[96..108]), lane, &mut out[1536..]);
-        put_half(&src[108..], lane, &mut out[1792..]);
-    }
-
-    fn unpack(tile: &[u8], lane: usize, dst: &mut [u8]) {
-        dst.fill(0);
-        for b in 0..8 {
-            let (mut two, mut bit) = ([0; 32], [0; 32]);
-            get_pairs(&tile[128 * b..], lane, &mut two);
-            get_bits(&tile[1024 + 64 * b..], lane, &mut bit);
-            bytes2(&two, b, &mut dst[32..96]);
-            set_plane(&bit, b, &mut dst[..32]);
-        }
-        let mut scales = [0; 16];
-        get_dwords(&tile[1536..], lane, &mut scales);
-        q3_bytes(&scales, &mut dst[96..108]);
-        get_half(&tile[1792..], lane, &mut dst[108..]);
-    }
-
-    #[inline(always)]
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
-        // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
-        unsafe {
-            let scales = spread!(sbyte, four::<L>(w.add(1536)));
-            let isum = sum16::<L, Self, T, 4>(&scales, a, sb, w);
-            finish::<L, T>(a, sb, L::load_f16(w.add(1792).cast()), &isum, None, acc);
-        }
-    }
 }
