@@ -3,6 +3,31 @@
 //! One file per family of formats. Each gives the bytes of a superblock, their exact inverse, and one `step` that
 //! multiplies a superblock with `T` activation rows, written once over [`Lanes`].
 
+/// Bytes of four vectors as 16 lane vectors, in order.
+macro_rules! spread {
+    ($f:ident, $v:expr) => {{
+        let v = $v;
+        [
+            L::$f::<0>(v[0]),
+            L::$f::<1>(v[0]),
+            L::$f::<2>(v[0]),
+            L::$f::<3>(v[0]),
+            L::$f::<0>(v[1]),
+            L::$f::<1>(v[1]),
+            L::$f::<2>(v[1]),
+            L::$f::<3>(v[1]),
+            L::$f::<0>(v[2]),
+            L::$f::<1>(v[2]),
+            L::$f::<2>(v[2]),
+            L::$f::<3>(v[2]),
+            L::$f::<0>(v[3]),
+            L::$f::<1>(v[3]),
+            L::$f::<2>(v[3]),
+            L::$f::<3>(v[3]),
+        ]
+    }};
+}
+
 pub mod blocks;
 pub mod floats;
 pub mod kquants;

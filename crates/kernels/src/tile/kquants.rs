@@ -114,33 +114,28 @@ unsafe fn step32<L: Lanes, C: Codes, const T: usize>(
         let m_lo = L::and(w1, 63);
         let s_hi = L::or(L::and(w2, 15), L::and(L::shr::<2>(w0), 48));
         let m_hi = L::or(L::and(L::shr::<4>(w2), 15), L::and(L::shr::<2>(w1), 48));
+        let both = spread!(byte, [s_lo, s_hi, m_lo, m_hi]);
         let (mut isum, mut imin) = ([L::int(0); T], [L::int(0); T]);
-        // Scales are widened one sub-block at a time: all sixteen at once do not fit the registers.
-        macro_rules! sub_blocks {
-            ($($b:literal $s:ident $m:ident $j:literal),*) => {$(
-                let (scale, min) = (L::byte::<$j>($s), L::byte::<$j>($m));
-                ahead::<L, C>(w, $b, 8);
-                let codes = C::get::<L>(w, $b);
-                for t in 0..T {
-                    let at = 8 * sb + $b;
-                    let dot = dot32::<L, T>(&codes, a[t].q.add(32 * at), 0);
-                    isum[t] = L::int_add(isum[t], L::int_mul(dot, scale));
-                    imin[t] = L::int_add(imin[t], L::int_mul(L::int(*a[t].s32.add(at)), min));
-                }
-            )*};
+        for b in 0..8 {
+            ahead::<L, C>(w, b, 8);
+            let codes = C::get::<L>(w, b);
+            for t in 0..T {
+                let at = 8 * sb + b;
+                let dot = dot32::<L, T>(&codes, a[t].q.add(32 * at), 0);
+                isum[t] = L::int_add(isum[t], L::int_mul(dot, both[b]));
+                imin[t] = L::int_add(imin[t], L::int_mul(L::int(*a[t].s32.add(at)), both[8 + b]));
+            }
         }
-        sub_blocks!(0 s_lo m_lo 0, 1 s_lo m_lo 1, 2 s_lo m_lo 2, 3 s_lo m_lo 3);
-        sub_blocks!(4 s_hi m_hi 0, 5 s_hi m_hi 1, 6 s_hi m_hi 2, 7 s_hi m_hi 3);
         let d = L::load_f16(scales.add(192).cast());
         let dmin = L::load_f16(scales.add(224).cast());
         finish::<L, T>(a, sb, d, &isum, Some((dmin, &imin)), acc);
     }
 }
 
-/// The arithmetic the 16-block formats share: codes minus `OFF`, a scale per 16, signed where `SIGNED`.
+/// The arithmetic the 16-block formats share: codes minus `OFF`, a scale per 16.
 #[inline(always)]
-pub(super) unsafe fn sum16<L: Lanes, C: Codes, const T: usize, const OFF: i32, const SIGNED: bool>(
-    scales: &[L::B; 4],
+pub(super) unsafe fn sum16<L: Lanes, C: Codes, const T: usize, const OFF: i32>(
+    scales: &[L::I; 16],
     a: &[Act; T],
     sb: usize,
     w: *const u8,
@@ -148,28 +143,18 @@ pub(super) unsafe fn sum16<L: Lanes, C: Codes, const T: usize, const OFF: i32, c
     // SAFETY: a full superblock of activations is the caller's promise.
     unsafe {
         let mut isum = [L::int(0); T];
-        // Scales are widened two at a time: all sixteen at once do not fit the registers.
-        macro_rules! sub_blocks {
-            ($($b:literal $v:literal $j:literal $k:literal),*) => {$(
-                let v = scales[$v];
-                let pair = if SIGNED {
-                    [L::sbyte::<$j>(v), L::sbyte::<$k>(v)]
-                } else {
-                    [L::byte::<$j>(v), L::byte::<$k>(v)]
-                };
-                ahead::<L, C>(w, $b, 8);
-                let codes = C::get::<L>(w, $b);
-                for t in 0..T {
-                    let q = a[t].q.add(256 * sb + 32 * $b);
-                    for half in 0..2 {
-                        let start = if OFF == 0 { 0 } else { -OFF * *a[t].s16.add(16 * sb + 2 * $b + half) };
-                        let dot = dot16::<L>(&codes, half, q, start);
-                        isum[t] = L::int_add(isum[t], L::int_mul(dot, pair[half]));
-                    }
+        for b in 0..8 {
+            ahead::<L, C>(w, b, 8);
+            let codes = C::get::<L>(w, b);
+            for t in 0..T {
+                let q = a[t].q.add(256 * sb + 32 * b);
+                for half in 0..2 {
+                    let start = if OFF == 0 { 0 } else { -OFF * *a[t].s16.add(16 * sb + 2 * b + half) };
+                    let dot = dot16::<L>(&codes, half, q, start);
+                    isum[t] = L::int_add(isum[t], L::int_mul(dot, scales[2 * b + half]));
                 }
-            )*};
+            }
         }
-        sub_blocks!(0 0 0 1, 1 0 2 3, 2 1 0 1, 3 1 2 3, 4 2 0 1, 5 2 2 3, 6 3 0 1, 7 3 2 3);
         isum
     }
 }
@@ -328,7 +313,7 @@ impl Tile for Q6K {
     unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
         // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
         unsafe {
-            let isum = sum16::<L, Self, T, 32, true>(&four::<L>(w.add(3072)), a, sb, w);
+            let isum = sum16::<L, Self, T, 32>(&spread!(sbyte, four::<L>(w.add(3072))), a, sb, w);
             finish::<L, T>(a, sb, L::load_f16(w.add(3328).cast()), &isum, None, acc);
         }
     }

@@ -9,31 +9,6 @@ use super::*;
 pub struct Q2K;
 /// 3-bit codes minus 4, 6-bit scales minus 32 per 16.
 pub struct Q3K;
-/// Bytes of four vectors as 16 lane vectors, in order.
-macro_rules! spread {
-    ($f:ident, $v:expr) => {{
-        let v = $v;
-        [
-            L::$f::<0>(v[0]),
-            L::$f::<1>(v[0]),
-            L::$f::<2>(v[0]),
-            L::$f::<3>(v[0]),
-            L::$f::<0>(v[1]),
-            L::$f::<1>(v[1]),
-            L::$f::<2>(v[1]),
-            L::$f::<3>(v[1]),
-            L::$f::<0>(v[2]),
-            L::$f::<1>(v[2]),
-            L::$f::<2>(v[2]),
-            L::$f::<3>(v[2]),
-            L::$f::<0>(v[3]),
-            L::$f::<1>(v[3]),
-            L::$f::<2>(v[3]),
-            L::$f::<3>(v[3]),
-        ]
-    }};
-}
-
 impl Codes for Q2K {
     #[inline(always)]
     unsafe fn get<L: Lanes>(w: *const u8, b: usize) -> [L::B; 8] {
@@ -95,7 +70,7 @@ impl Tile for Q2K {
                 low[i] = L::and(packed[i], 15);
                 high[i] = L::and(L::shr::<4>(packed[i]), 15);
             }
-            let isum = sum16::<L, Self, T, 0, false>(&low, a, sb, w);
+            let isum = sum16::<L, Self, T, 0>(&spread!(byte, low), a, sb, w);
             let minima = spread!(byte, high);
             let mut imin = [L::int(0); T];
             for t in 0..T {
@@ -162,7 +137,7 @@ impl Tile for Q3K {
     unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
         // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
         unsafe {
-            let isum = sum16::<L, Self, T, 4, true>(&four::<L>(w.add(1536)), a, sb, w);
+            let isum = sum16::<L, Self, T, 4>(&spread!(sbyte, four::<L>(w.add(1536))), a, sb, w);
             finish::<L, T>(a, sb, L::load_f16(w.add(1792).cast()), &isum, None, acc);
         }
     }
