@@ -38,7 +38,7 @@ pub fn llama_cpp_models() -> Option<PathBuf> {
     let sdist = cache().join("llama_cpp_python-0.3.36.tar.gz");
     if !sdist.is_file() {
         run(Command::new("pip")
-            .args(["download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-d"])
+            .args(["download", "--no-deps", "--no-binary", "llama-cpp-python", "-d"])
             .arg(cache())
             .arg("llama-cpp-python==0.3.36"));
     }
