@@ -52,8 +52,13 @@ pub trait Lanes: Copy {
 
     unsafe fn int(v: i32) -> Self::I;
     unsafe fn int_add(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn int_sub(a: Self::I, b: Self::I) -> Self::I;
     /// low 32 bits of the product
     unsafe fn int_mul(a: Self::I, b: Self::I) -> Self::I;
+    /// every lane shifted left
+    unsafe fn int_shl<const N: u32>(a: Self::I) -> Self::I;
+    /// every lane shifted right, the sign filling in
+    unsafe fn int_shr<const N: u32>(a: Self::I) -> Self::I;
     /// byte `J` of every dword, zero-extended
     unsafe fn byte<const J: i32>(b: Self::B) -> Self::I;
     /// byte `J` of every dword, sign-extended
@@ -68,13 +73,38 @@ pub trait Lanes: Copy {
     unsafe fn shr<const N: u32>(a: Self::B) -> Self::B;
     /// every byte shifted left; bits of neighbours may come in, so mask after
     unsafe fn shl<const N: u32>(a: Self::B) -> Self::B;
+    /// bytes 0 and 2 of every dword as two unsigned i16
+    unsafe fn even(a: Self::B) -> Self::B;
+    /// bytes 1 and 3 of every dword as two unsigned i16
+    unsafe fn odd(a: Self::B) -> Self::B;
+    /// bytes 0 and 2 of every dword as two signed i16
+    unsafe fn even_signed(a: Self::B) -> Self::B;
+    /// bytes 1 and 3 of every dword as two signed i16
+    unsafe fn odd_signed(a: Self::B) -> Self::B;
+    /// `acc[lane] += w[2 lane] * a_0 + w[2 lane + 1] * a_1` in i16, exact: operands are never both -32 768
+    unsafe fn dot2(acc: Self::I, w: Self::B, a: i32) -> Self::I;
     /// `table[byte]` for bytes `0..16`
     unsafe fn lookup(table: &[u8; 16], a: Self::B) -> Self::B;
     /// `acc[lane] += Σ_j w[4 lane + j] * a_j`, `w` unsigned and at most 127, `a` four i8 in a dword
     unsafe fn dot7(acc: Self::I, w: Self::B, a: i32) -> Self::I;
+    /// `acc[lane] += Σ w[i][4 lane + j] * a[i]_j` over up to 8 groups of codes of at most `bits` bits, which says how
+    /// many products a rung may add in 16 bits
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(bits: u32, mut acc: Self::I, w: &[Self::B; N], a: &[i32; N]) -> Self::I {
+        let _ = bits;
+        for i in 0..N {
+            // SAFETY: the caller's promise.
+            acc = unsafe { Self::dot7(acc, w[i], a[i]) };
+        }
+        acc
+    }
     /// `acc[lane] += Σ_j (w[4 lane + j] - 128) * a_j` up to `dot8_bias`: rungs that multiply unsigned bytes leave
     /// `+128·Σa` in, and say so
     unsafe fn dot8(acc: Self::I, w: Self::B, a: i32) -> Self::I;
+    /// `dot7` takes codes up to 255
+    const DOT7_WIDE: bool;
+    /// `dot7` is one operation, so that groups may come one at a time; else `dots` is the better way
+    const DOT7_FUSED: bool;
     /// what `dot8` leaves in per unit of Σa: 128 or 0
     const DOT8_BIAS: i32;
 
@@ -103,6 +133,19 @@ pub trait Lanes: Copy {
             }
         }
         a[0]
+    }
+
+    /// [`Lanes::sum`] of eight vectors
+    #[inline(always)]
+    unsafe fn sums(v: &[Self::F; 8]) -> [f32; 8] {
+        // SAFETY: arithmetic only; the caller vouches for the rung.
+        v.map(|v| unsafe { Self::sum(v) })
+    }
+    /// [`Lanes::top`] of eight vectors
+    #[inline(always)]
+    unsafe fn tops(v: &[Self::F; 8]) -> [f32; 8] {
+        // SAFETY: arithmetic only; the caller vouches for the rung.
+        v.map(|v| unsafe { Self::top(v) })
     }
 
     /// hint that the line at `p` is wanted soon; any address is fine

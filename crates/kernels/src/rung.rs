@@ -8,9 +8,9 @@ use crate::rows::{self, Codes};
 use crate::tile::{Act, Tile, blocks, floats, gemm, kquants, lowbit};
 
 /// Widest T of any kernel.
-pub const WIDEST: usize = 8;
+pub const WIDEST: usize = 6;
 
-/// `(weights, tiles, superblocks per row, T activation rows, out [tiles][T][16])`; see [`gemm`].
+/// `(weights, tiles, superblocks per row, T activation rows, out [tiles][T][16])`; tiles a multiple of R; see [`gemm`].
 pub type GemmFn = unsafe fn(*const u8, usize, usize, *const Act, *mut f32);
 
 /// A format's kernels and layout on one rung.
@@ -22,12 +22,22 @@ pub struct Kernel {
     pub k: usize,
     /// bytes per superblock
     pub bytes: usize,
-    /// `by_width[t - 1]` multiplies `t` rows; widths a rung lacks are `None`, 1 is always there
-    pub by_width: [Option<GemmFn>; WIDEST],
+    /// `single[t - 1]` multiplies one tile at a time with `t` rows; widths a rung lacks are `None`, 1 is always there
+    pub single: [Option<GemmFn>; WIDEST],
+    /// `paired[t - 1]` multiplies two tiles side by side; all `None` where registers are too few
+    pub paired: [Option<GemmFn>; WIDEST],
     /// one row's superblock into a tile
     pub pack: fn(&[u8], usize, &mut [u8]),
     /// its exact inverse
     pub unpack: fn(&[u8], usize, &mut [u8]),
+}
+
+impl Kernel {
+    /// Rows that one call takes at most.
+    pub fn widest(&self) -> usize {
+        let table = if self.paired[0].is_some() { &self.paired } else { &self.single };
+        table.iter().rposition(|k| k.is_some()).map_or(1, |i| i + 1)
+    }
 }
 
 /// Everything the CPU device calls, for one instruction set.
@@ -38,8 +48,10 @@ pub struct Rung {
     pub available: fn() -> bool,
     /// kernels of a format
     pub kernel: fn(Kind) -> Kernel,
-    /// [`rows::rms_norm`]
-    pub rms_norm: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
+    /// [`rows::rms`]
+    pub rms: unsafe fn(*const f32, f32, usize) -> f32,
+    /// [`rows::scale`]
+    pub scale: unsafe fn(*const f32, f32, *const f32, usize, *mut f32),
     /// [`rows::quantise`]
     pub quantise: unsafe fn(*const f32, usize, usize, Codes),
     /// [`rows::silu_mul`]
@@ -77,29 +89,34 @@ macro_rules! by_kind {
 }
 
 macro_rules! rung {
-    ($module:ident, $lanes:ty, $(#[$feature:meta])?, $available:expr, [$($width:literal)*]) => {
+    ($module:ident, $lanes:ty, $(#[$feature:meta])?, $available:expr, [$($width:literal)*], [$($pair:literal)*]) => {
         mod $module {
             use super::*;
             type L = $lanes;
 
             $(#[$feature])?
-            unsafe fn multiply<F: Tile, const T: usize>(
+            unsafe fn multiply<F: Tile, const R: usize, const T: usize>(
                 w: *const u8, tiles: usize, supers: usize, a: *const Act, out: *mut f32,
             ) {
                 // SAFETY: this function's contract is that of `gemm`; the rung was checked when it was chosen.
-                unsafe { gemm::<L, F, T>(w, tiles, supers, a, out) }
+                unsafe { gemm::<L, F, R, T>(w, tiles, supers, a, out) }
             }
 
             fn kernel(kind: Kind) -> Kernel {
                 macro_rules! of {
                     ($tile:ty) => {{
-                        let mut by_width: [Option<GemmFn>; WIDEST] = [None; WIDEST];
-                        $(by_width[$width - 1] = Some(multiply::<$tile, $width> as GemmFn);)*
+                        #[allow(unused_mut)]
+                        let (mut single, mut paired) = ([None; WIDEST], [None; WIDEST]);
+                        $(single[$width - 1] = Some(multiply::<$tile, 1, $width> as GemmFn);)*
+                        $(if $pair <= <$tile>::PAIRED {
+                            paired[$pair - 1] = Some(multiply::<$tile, 2, $pair> as GemmFn);
+                        })*
                         Kernel {
                             kind: <$tile>::KIND,
                             k: <$tile>::K,
                             bytes: <$tile>::BYTES,
-                            by_width,
+                            single,
+                            paired,
                             pack: <$tile>::pack,
                             unpack: <$tile>::unpack,
                         }
@@ -109,9 +126,14 @@ macro_rules! rung {
             }
 
             $(#[$feature])?
-            unsafe fn rms_norm(x: *const f32, w: *const f32, eps: f32, n: usize, out: *mut f32) {
+            unsafe fn rms(x: *const f32, eps: f32, n: usize) -> f32 {
                 // SAFETY: same contract.
-                unsafe { rows::rms_norm::<L>(x, w, eps, n, out) }
+                unsafe { rows::rms::<L>(x, eps, n) }
+            }
+            $(#[$feature])?
+            unsafe fn scale(x: *const f32, r: f32, w: *const f32, n: usize, out: *mut f32) {
+                // SAFETY: same contract.
+                unsafe { rows::scale::<L>(x, r, w, n, out) }
             }
             $(#[$feature])?
             unsafe fn quantise(x: *const f32, n: usize, block: usize, to: Codes) {
@@ -164,7 +186,8 @@ macro_rules! rung {
                 name: stringify!($module),
                 available: $available,
                 kernel,
-                rms_norm,
+                rms,
+                scale,
                 quantise,
                 silu_mul,
                 attend_f16,
@@ -176,7 +199,7 @@ macro_rules! rung {
     };
 }
 
-rung!(portable, Portable, , || true, [1 4]);
+rung!(portable, Portable, , || true, [1 4], []);
 
 // 16 registers: more than four rows spill.
 #[cfg(target_arch = "x86_64")]
@@ -185,7 +208,8 @@ rung!(
     crate::lanes::avx2::Avx2,
     #[target_feature(enable = "avx2,fma,f16c")],
     || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
-    [1 2 3 4]
+    [1 2 3 4],
+    []
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -199,7 +223,8 @@ rung!(
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("f16c"),
-    [1 2 3 4 5 6 7 8]
+    [1 2 3 4],
+    [1 2 3 4 5 6]
 );
 
 // 32 registers of a quarter each: four rows fill half of them with sums.
@@ -209,7 +234,8 @@ rung!(
     crate::lanes::neon::Neon,
     #[target_feature(enable = "neon,dotprod")],
     || std::arch::is_aarch64_feature_detected!("dotprod"),
-    [1 2 3 4]
+    [1 2 3 4],
+    []
 );
 
 /// Every rung of this build, the best first, the portable oracle last.

@@ -3,28 +3,25 @@
 //! One file per family of formats. Each gives the bytes of a superblock, their exact inverse, and one `step` that
 //! multiplies a superblock with `T` activation rows, written once over [`Lanes`].
 
-/// Bytes of four vectors as 16 lane vectors, in order.
+/// Bytes of two or four vectors as lane vectors, in order.
 macro_rules! spread {
+    ($f:ident, [$v:expr, $w:expr]) => {{
+        let (v, w) = ($v, $w);
+        [
+            L::$f::<0>(v),
+            L::$f::<1>(v),
+            L::$f::<2>(v),
+            L::$f::<3>(v),
+            L::$f::<0>(w),
+            L::$f::<1>(w),
+            L::$f::<2>(w),
+            L::$f::<3>(w),
+        ]
+    }};
     ($f:ident, $v:expr) => {{
         let v = $v;
-        [
-            L::$f::<0>(v[0]),
-            L::$f::<1>(v[0]),
-            L::$f::<2>(v[0]),
-            L::$f::<3>(v[0]),
-            L::$f::<0>(v[1]),
-            L::$f::<1>(v[1]),
-            L::$f::<2>(v[1]),
-            L::$f::<3>(v[1]),
-            L::$f::<0>(v[2]),
-            L::$f::<1>(v[2]),
-            L::$f::<2>(v[2]),
-            L::$f::<3>(v[2]),
-            L::$f::<0>(v[3]),
-            L::$f::<1>(v[3]),
-            L::$f::<2>(v[3]),
-            L::$f::<3>(v[3]),
-        ]
+        let (a, b) = (spread!($f, [v[0], v[1]]), spread!($f, [v[2], v[3]]));
+        [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]
     }};
 }
 
@@ -47,12 +44,14 @@ pub struct Act {
     pub q: *const i8,
     /// `[K / block]` scales
     pub d: *const f32,
-    /// `[K / 32]` sums of codes
-    pub s32: *const i32,
-    /// `[K / 16]` sums of codes
-    pub s16: *const i32,
-    /// `[K / 32]` scale times sum of codes
+    /// blocks of 32: `[K / 32]` minus eight times the sum of codes, the start of a dot product with an offset
+    pub n8: *const i32,
+    /// blocks of 32: `[K / 32]` scale times sum of codes, what a minimum is multiplied with
     pub ds: *const f32,
+    /// blocks of 256: `[K / 32]` sums of codes as i16, each four in the order 0, 2, 1, 3 (see [`pair_bytes`])
+    pub s32: *const i16,
+    /// blocks of 256: `[K / 16]` sums of codes as i16, in the same order
+    pub s16: *const i16,
     /// `[K]` unquantised values
     pub x: *const f32,
 }
@@ -65,6 +64,8 @@ pub trait Tile {
     const K: usize;
     /// bytes per superblock of 16 rows, a multiple of 64
     const BYTES: usize;
+    /// rows that two tiles side by side take at most before 32 registers are too few; 0: one tile at a time is faster
+    const PAIRED: usize = 6;
 
     /// Writes one row's superblock (`src` in the file's layout, shorter at a ragged tail) into lane `lane`.
     /// `out` starts zeroed, which is also the padding of missing rows and columns.
@@ -73,24 +74,60 @@ pub trait Tile {
     /// The exact inverse of [`Tile::pack`].
     fn unpack(tile: &[u8], lane: usize, dst: &mut [u8]);
 
-    /// `acc[t] += w · a[t]` over superblock `sb`.
+    /// `acc[r][t] += w[r] · a[t]` over superblock `sb`, for `R` tiles whose superblocks start at `w[r]`.
     ///
     /// # Safety
-    /// `w` holds [`Tile::BYTES`] bytes, every activation row covers the superblock, and the rung is there.
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]);
+    /// Each `w[r]` holds [`Tile::BYTES`] bytes, every activation row covers the superblock, and the rung is there.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+        w: &[*const u8; R],
+        a: &[Act; T],
+        sb: usize,
+        acc: &mut [[L::F; T]; R],
+        ahead: &Ahead<R>,
+    );
 }
 
-/// Bytes ahead that weights are prefetched. 8–9 KB measured best on Zen 5 for T = 1…8 (KERNELS §1).
+/// Bytes ahead that weights are prefetched, all streams together. 8–9 KB measured best on Zen 5 (KERNELS §1).
 const AHEAD: usize = 8704;
 
+/// Where each stream of a tile group will read next: `w[r] + by[r]` is the line to ask for.
+pub struct Ahead<const R: usize> {
+    by: usize,
+}
+
+impl<const R: usize> Ahead<R> {
+    /// At `at` bytes of a tile of `tile` bytes: past its end a stream goes on in the next group, so the tiles of the
+    /// other streams are jumped over.
+    #[inline(always)]
+    fn of(at: usize, tile: usize) -> Self {
+        let by = AHEAD / R;
+        Ahead { by: if at + by >= tile { by + (R - 1) * tile } else { by } }
+    }
+
+    /// Prefetches part `i` of `n` of a superblock of `F`. Large superblocks ask in eight parts between their dots: all
+    /// 36 or more lines at once fill the miss queue and stall the loads behind them.
+    #[inline(always)]
+    unsafe fn ask<L: Lanes, F: Tile>(&self, w: &[*const u8; R], i: usize, n: usize) {
+        // A fixed number of lines, rounded up: a trip count that changes with the part is mispredicted every time.
+        for r in 0..R {
+            for line in 0..(F::BYTES / 64).div_ceil(n) {
+                let at = self.by + F::BYTES / n * i + 64 * line;
+                // SAFETY: a prefetch may have any address.
+                unsafe { L::prefetch(w[r].wrapping_add(at)) };
+            }
+        }
+    }
+}
+
 /// `out[tile][t][16] = Σ_k w[tile][k] · a[t][k]`, superblock after superblock in k order: a row's sum never depends
-/// on `T`, on the tile run or on the rung.
+/// on `R`, `T`, on the tile run or on the rung. `R` tiles go side by side, so that a broadcast of four activations
+/// serves them all.
 ///
 /// # Safety
-/// `w` holds `tiles * supers * F::BYTES` bytes, `a` points to `T` activation rows, `out` to `tiles * T * 16` floats,
-/// and the rung is there.
+/// `tiles` is a multiple of `R`, `w` holds `tiles * supers * F::BYTES` bytes, `a` points to `T` activation rows, `out`
+/// to `tiles * T * 16` floats, and the rung is there.
 #[inline(always)]
-pub unsafe fn gemm<L: Lanes, F: Tile, const T: usize>(
+pub unsafe fn gemm<L: Lanes, F: Tile, const R: usize, const T: usize>(
     w: *const u8,
     tiles: usize,
     supers: usize,
@@ -100,31 +137,27 @@ pub unsafe fn gemm<L: Lanes, F: Tile, const T: usize>(
     // SAFETY: the bounds are the caller's promise, word for word.
     unsafe {
         let a = &*a.cast::<[Act; T]>();
-        let mut w = w;
-        for tile in 0..tiles {
-            let mut acc = [L::splat(0.0); T];
+        let bytes = supers * F::BYTES;
+        let mut tile = 0;
+        while tile < tiles {
+            let mut w: [*const u8; R] = [w.add(tile * bytes); R];
+            for r in 1..R {
+                w[r] = w[0].add(r * bytes);
+            }
+            let mut acc = [[L::splat(0.0); T]; R];
             for sb in 0..supers {
-                if F::K < 256 {
-                    ahead::<L, F>(w, 0, 1);
+                F::step::<L, R, T>(&w, a, sb, &mut acc, &Ahead::of(sb * F::BYTES, bytes));
+                for r in 0..R {
+                    w[r] = w[r].add(F::BYTES);
                 }
-                F::step::<L, T>(w, a, sb, &mut acc);
-                w = w.add(F::BYTES);
             }
-            for t in 0..T {
-                L::store(out.add((tile * T + t) * ROWS), acc[t]);
+            for r in 0..R {
+                for t in 0..T {
+                    L::store(out.add(((tile + r) * T + t) * ROWS), acc[r][t]);
+                }
             }
+            tile += R;
         }
-    }
-}
-
-/// Prefetches part `i` of `n` of the superblock [`AHEAD`] bytes on. Large superblocks ask in eight parts between
-/// their dots: all 36 or more lines at once fill the miss queue and stall the loads behind them.
-#[inline(always)]
-unsafe fn ahead<L: Lanes, F: Tile>(w: *const u8, i: usize, n: usize) {
-    let part = F::BYTES / n;
-    for line in 0..part.div_ceil(64) {
-        // SAFETY: a prefetch may have any address.
-        unsafe { L::prefetch(w.wrapping_add(AHEAD + i * part + 64 * line)) };
     }
 }
 
@@ -181,96 +214,145 @@ fn get_half(tile: &[u8], lane: usize, dst: &mut [u8]) {
     dst[..2].copy_from_slice(&tile[2 * lane..2 * lane + 2]);
 }
 
-/// Low and high nibbles of a 32-block as 8 groups.
+/// The codes of a format, unpacked to bytes group by group.
+trait Codes: Tile {
+    /// bits of a code; 8: bytes around 128
+    const BITS: u32;
+    /// the bytes of block `b` are plain 4-bit codes, 256 of them from `256 b` on
+    const NIBBLES: bool = false;
+
+    /// Group `g < 8` (codes `4 g .. 4 g + 4`) of block `b` of 32 in the superblock at `w`.
+    ///
+    /// # Safety
+    /// `w` is a superblock of the format, and the rung is there.
+    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B;
+}
+
+/// Group `g` of 256 bytes of 4-bit codes.
 #[inline(always)]
-unsafe fn nibbles<L: Lanes>(p: *const u8) -> [L::B; 8] {
+unsafe fn nibble<L: Lanes>(p: *const u8, g: usize) -> L::B {
     // SAFETY: the caller hands 256 bytes.
     unsafe {
-        let v = [L::bytes(p), L::bytes(p.add(64)), L::bytes(p.add(128)), L::bytes(p.add(192))];
-        [
-            L::and(v[0], 15),
-            L::and(v[1], 15),
-            L::and(v[2], 15),
-            L::and(v[3], 15),
-            L::and(L::shr::<4>(v[0]), 15),
-            L::and(L::shr::<4>(v[1]), 15),
-            L::and(L::shr::<4>(v[2]), 15),
-            L::and(L::shr::<4>(v[3]), 15),
-        ]
+        let v = L::bytes(p.add(64 * (g % 4)));
+        L::and(if g < 4 { v } else { L::shr::<4>(v) }, 15)
     }
 }
 
-/// The fifth bit of 8 groups, moved to 0x10 and joined.
+/// Bit `g` of 64 bytes, moved to bit `TO` (2 or 4); bits of other groups are masked off.
 #[inline(always)]
-unsafe fn join_fifth<L: Lanes>(w: &mut [L::B; 8], p: *const u8) {
+unsafe fn bit<L: Lanes, const TO: usize>(p: *const u8, g: usize) -> L::B {
     // SAFETY: the caller hands 64 bytes.
     unsafe {
         let h = L::bytes(p);
-        w[0] = L::or(w[0], L::and(L::shl::<4>(h), 16));
-        w[1] = L::or(w[1], L::and(L::shl::<3>(h), 16));
-        w[2] = L::or(w[2], L::and(L::shl::<2>(h), 16));
-        w[3] = L::or(w[3], L::and(L::shl::<1>(h), 16));
-        w[4] = L::or(w[4], L::and(h, 16));
-        w[5] = L::or(w[5], L::and(L::shr::<1>(h), 16));
-        w[6] = L::or(w[6], L::and(L::shr::<2>(h), 16));
-        w[7] = L::or(w[7], L::and(L::shr::<3>(h), 16));
+        let h = match (g + 4).wrapping_sub(TO) {
+            0 => L::shl::<4>(h),
+            1 => L::shl::<3>(h),
+            2 => L::shl::<2>(h),
+            3 => L::shl::<1>(h),
+            4 => h,
+            5 => L::shr::<1>(h),
+            6 => L::shr::<2>(h),
+            7 => L::shr::<3>(h),
+            8 => L::shr::<4>(h),
+            _ => L::shr::<5>(h),
+        };
+        L::and(h, 1 << TO)
     }
 }
 
-/// `Σ w·a` of a 32-block of codes up to 127, from `start`. With few rows two chains hide the latency of the dot
-/// product; with more the rows do, and the addition that joins the chains is saved.
+/// Two-bit field `g` of 128 bytes, moved to bit `TO` (0 or 4).
 #[inline(always)]
-unsafe fn dot32<L: Lanes, const T: usize>(w: &[L::B; 8], q: *const i8, start: i32) -> L::I {
-    // SAFETY: the caller hands 32 codes.
+unsafe fn two<L: Lanes, const TO: usize>(p: *const u8, g: usize) -> L::B {
+    // SAFETY: the caller hands 128 bytes.
     unsafe {
-        let q = q.cast::<i32>();
-        let mut s = L::int(start);
-        if T > 2 {
-            for g in 0..8 {
-                s = L::dot7(s, w[g], q.add(g).read_unaligned());
+        let v = L::bytes(p.add(64 * (g / 4)));
+        let v = match (4 + 2 * (g % 4)).wrapping_sub(TO) {
+            0 => L::shl::<4>(v),
+            2 => L::shl::<2>(v),
+            4 => v,
+            6 => L::shr::<2>(v),
+            8 => L::shr::<4>(v),
+            _ => L::shr::<6>(v),
+        };
+        L::and(v, 3 << TO)
+    }
+}
+
+/// Four activation codes.
+#[inline(always)]
+unsafe fn four_of(q: *const i8, g: usize) -> i32 {
+    // SAFETY: the caller hands 32 codes, `g < 8`.
+    unsafe { q.cast::<i32>().add(g).read_unaligned() }
+}
+
+/// All groups of a block, in the order in which those that share a vector follow each other.
+const ALL: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+
+/// `start[t] + Σ w[r]·a[t]` over some groups of block `b`, `q[t]` pointing to the block's 32 codes. Groups go one at a
+/// time through all rows and tiles: a group of each tile and a broadcast are all that is alive beside the sums, so
+/// two tiles times six rows fit 32 registers.
+#[inline(always)]
+unsafe fn dots<L: Lanes, C: Codes, const R: usize, const T: usize, const N: usize>(
+    w: &[*const u8; R],
+    b: usize,
+    groups: [usize; N],
+    q: &[*const i8; T],
+    start: [L::I; T],
+) -> [[L::I; T]; R] {
+    // SAFETY: a superblock per tile and 32 codes per row are the caller's promise.
+    unsafe {
+        let mut s = [start; R];
+        if C::NIBBLES && N == 8 && L::DOT7_WIDE && T <= 2 {
+            // The high nibbles stay where they stand, sixteenfold, and the sum is shifted instead of every vector: a
+            // third fewer operations when there are few rows.
+            for r in 0..R {
+                let mut high = [L::int(0); T];
+                for g in 0..4 {
+                    let v = L::bytes(w[r].add(256 * b + 64 * g));
+                    let (low, up) = (L::and(v, 15), L::and(v, 240));
+                    for t in 0..T {
+                        s[r][t] = L::dot7(s[r][t], low, four_of(q[t], g));
+                        high[t] = L::dot7(high[t], up, four_of(q[t], 4 + g));
+                    }
+                }
+                for t in 0..T {
+                    s[r][t] = L::int_add(s[r][t], L::int_shr::<4>(high[t]));
+                }
             }
             return s;
         }
-        let mut s1 = L::int(0);
-        for g in 0..4 {
-            s = L::dot7(s, w[g], q.add(g).read_unaligned());
-            s1 = L::dot7(s1, w[4 + g], q.add(4 + g).read_unaligned());
-        }
-        L::int_add(s, s1)
-    }
-}
-
-/// `Σ (w - 128)·a` of a 32-block of bytes; `sum` is Σa.
-#[inline(always)]
-unsafe fn dot32_wide<L: Lanes, const T: usize>(w: &[L::B; 8], q: *const i8, sum: i32) -> L::I {
-    // SAFETY: the caller hands 32 codes.
-    unsafe {
-        let q = q.cast::<i32>();
-        let mut s = L::int(-L::DOT8_BIAS * sum);
-        if T > 2 {
-            for g in 0..8 {
-                s = L::dot8(s, w[g], q.add(g).read_unaligned());
+        if !L::DOT7_FUSED && C::BITS < 8 {
+            for r in 0..R {
+                let mut codes = [C::group::<L>(w[r], b, groups[0]); N];
+                for i in 1..N {
+                    codes[i] = C::group::<L>(w[r], b, groups[i]);
+                }
+                for t in 0..T {
+                    let mut a = [0; N];
+                    for i in 0..N {
+                        a[i] = four_of(q[t], groups[i]);
+                    }
+                    s[r][t] = L::dots(C::BITS, s[r][t], &codes, &a);
+                }
             }
             return s;
         }
-        let mut s1 = L::int(0);
-        for g in 0..4 {
-            s = L::dot8(s, w[g], q.add(g).read_unaligned());
-            s1 = L::dot8(s1, w[4 + g], q.add(4 + g).read_unaligned());
-        }
-        L::int_add(s, s1)
-    }
-}
-
-/// `Σ w·a` of the 16-block in groups `4 half .. 4 half + 4`, from `start`.
-#[inline(always)]
-unsafe fn dot16<L: Lanes>(w: &[L::B; 8], half: usize, q: *const i8, start: i32) -> L::I {
-    // SAFETY: the caller hands 32 codes.
-    unsafe {
-        let q = q.cast::<i32>();
-        let mut s = L::int(start);
-        for g in 4 * half..4 * half + 4 {
-            s = L::dot7(s, w[g], q.add(g).read_unaligned());
+        for i in 0..N {
+            let g = groups[i];
+            let mut codes = [C::group::<L>(w[0], b, g); R];
+            for r in 1..R {
+                codes[r] = C::group::<L>(w[r], b, g);
+            }
+            for t in 0..T {
+                let a = four_of(q[t], g);
+                for r in 0..R {
+                    s[r][t] = if C::BITS == 8 {
+                        L::dot8(s[r][t], codes[r], a)
+                    } else {
+                        L::dot7(s[r][t], codes[r], a)
+                    };
+                }
+            }
         }
         s
     }

@@ -28,33 +28,39 @@ impl Plane {
     }
 }
 
-/// Quantised rows for one block size.
+/// Quantised rows for one block size; the sums that its formats do not read stay empty.
 pub struct Quant {
     q: Aligned<i8>,
     d: Aligned<f32>,
-    s32: Aligned<i32>,
-    s16: Aligned<i32>,
+    n8: Aligned<i32>,
     ds: Aligned<f32>,
+    s32: Aligned<i16>,
+    s16: Aligned<i16>,
     stride: usize,
     block: usize,
 }
 
 impl Quant {
     fn new(rows: usize, width: usize, block: usize) -> Result<Self, DeviceError> {
+        const WHAT: &str = "quantised activations";
         let stride = width.next_multiple_of(256);
+        let (small, large) = if block == 32 { (rows * stride, 0) } else { (0, rows * stride) };
         Ok(Quant {
-            q: zeroed(rows * stride, "quantised activations")?,
-            d: zeroed(rows * stride / block, "quantised activations")?,
-            s32: zeroed(rows * stride / 32, "quantised activations")?,
-            s16: zeroed(rows * stride / 16, "quantised activations")?,
-            ds: zeroed(rows * stride / 32, "quantised activations")?,
+            q: zeroed(rows * stride, WHAT)?,
+            d: zeroed(rows * stride / block, WHAT)?,
+            n8: zeroed(small / 32, WHAT)?,
+            ds: zeroed(small / 32, WHAT)?,
+            s32: zeroed(large / 32, WHAT)?,
+            s16: zeroed(large / 16, WHAT)?,
             stride,
             block,
         })
     }
 
     fn bytes(&self) -> usize {
-        self.q.len() + 4 * (self.d.len() + self.s32.len() + self.s16.len() + self.ds.len())
+        self.q.len()
+            + 4 * (self.d.len() + self.n8.len() + self.ds.len())
+            + 2 * (self.s32.len() + self.s16.len())
     }
 
     /// Codes from one row to the next.
@@ -68,21 +74,25 @@ impl Quant {
         Codes {
             q: self.q[r * s..].as_mut_ptr(),
             d: self.d[r * s / self.block..].as_mut_ptr(),
-            s32: self.s32[r * s / 32..].as_mut_ptr(),
-            s16: self.s16[r * s / 16..].as_mut_ptr(),
-            ds: self.ds[r * s / 32..].as_mut_ptr(),
+            n8: self.n8.as_mut_ptr().wrapping_add(r * s / 32),
+            ds: self.ds.as_mut_ptr().wrapping_add(r * s / 32),
+            s32: self.s32.as_mut_ptr().wrapping_add(r * s / 32),
+            s16: self.s16.as_mut_ptr().wrapping_add(r * s / 16),
         }
     }
 
     /// Row `r` for the kernels, with its unquantised values at `x`.
     pub fn act(&self, r: usize, x: *const f32) -> Act {
         let s = self.stride;
+        // A kernel call starts with up to six of these; rows are checked where batches are made.
+        debug_assert!((r + 1) * s <= self.q.len());
         Act {
-            q: self.q[r * s..].as_ptr(),
-            d: self.d[r * s / self.block..].as_ptr(),
-            s32: self.s32[r * s / 32..].as_ptr(),
-            s16: self.s16[r * s / 16..].as_ptr(),
-            ds: self.ds[r * s / 32..].as_ptr(),
+            q: self.q.as_ptr().wrapping_add(r * s),
+            d: self.d.as_ptr().wrapping_add(r * s / self.block),
+            n8: self.n8.as_ptr().wrapping_add(r * s / 32),
+            ds: self.ds.as_ptr().wrapping_add(r * s / 32),
+            s32: self.s32.as_ptr().wrapping_add(r * s / 32),
+            s16: self.s16.as_ptr().wrapping_add(r * s / 16),
             x,
         }
     }

@@ -61,14 +61,16 @@ impl SharedCodes {
         SharedCodes { first: q.codes(0), stride, block }
     }
 
-    fn row(&self, r: usize) -> Codes {
-        let at = r * self.stride;
+    /// Row `r` from column `from` on, a multiple of 256.
+    fn at(&self, r: usize, from: usize) -> Codes {
+        let at = r * self.stride + from;
         Codes {
             q: self.first.q.wrapping_add(at),
             d: self.first.d.wrapping_add(at / self.block),
+            n8: self.first.n8.wrapping_add(at / 32),
+            ds: self.first.ds.wrapping_add(at / 32),
             s32: self.first.s32.wrapping_add(at / 32),
             s16: self.first.s16.wrapping_add(at / 16),
-            ds: self.first.ds.wrapping_add(at / 32),
         }
     }
 }
@@ -80,14 +82,12 @@ impl<'a> Quants<'a> {
         Quants { q32, q256, codes }
     }
 
-    /// Quantises row `r`, `width` floats at `x` (zero up to the next 256), the ways `for_` want it.
-    pub fn row(&self, rung: &Rung, for_: &[&Linear], x: *const f32, width: usize, r: usize) {
+    /// Quantises the 256 columns of row `r` from `from` on, the ways `for_` want it; `x` is where they are.
+    pub fn chunk(&self, rung: &Rung, for_: &[&Linear], x: *const f32, r: usize, from: usize) {
         for c in self.codes {
             if for_.iter().any(|w| w.kernel.kind.act_block() == c.block) {
-                // Whole superblocks of 64 columns, so that a ragged tail multiplies zeros.
-                let n = width.next_multiple_of(c.block.max(64));
-                // SAFETY: rows are `stride` wide, a multiple of 256, zero behind `width`; row r is this worker's.
-                unsafe { (rung.quantise)(x, n, c.block, c.row(r)) };
+                // SAFETY: rows are a multiple of 256 wide, zero behind their width; this part is this worker's.
+                unsafe { (rung.quantise)(x, 256, c.block, c.at(r, from)) };
             }
         }
     }

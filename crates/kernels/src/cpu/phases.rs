@@ -15,7 +15,6 @@ use crate::device::{AttnWeights, Best, FfnWeights, Projection, Rope, RowMap};
 use crate::linear::Linear;
 use crate::pool::Worker;
 use crate::rows::rotate;
-use crate::rung::Rung;
 use crate::shared::SharedMut;
 use crate::tile::ROWS;
 
@@ -61,12 +60,8 @@ pub fn project(
     let linears = parts.map(|p| &p.w);
     let writer = pages.writer(layer);
     cpu.pool.run(|worker| {
-        worker.share(0, n, 1, |range| {
-            for r in range {
-                norm_row(cpu.rung, &w.norm, w.shape.eps, d, x, normed, r);
-                quants.row(cpu.rung, &linears, normed.at(r), d, r);
-            }
-        });
+        let norm = Norm { w: &w.norm, eps: w.shape.eps, x, row: &|r| r };
+        ready(cpu, worker, n, d, Some(norm), normed, &quants, &linears);
         worker.barrier();
         let inputs = quants.inputs(normed, n);
         tiles(worker, 1, &linears, &inputs, |which, tile, r, values| {
@@ -90,7 +85,7 @@ pub fn project(
                     let part = rows_of.part(r, head * hd, hd);
                     if let Some(norm) = norm {
                         let p = part.as_mut_ptr();
-                        (cpu.rung.rms_norm)(p, norm.ptr(), w.shape.eps, hd, p);
+                        (cpu.rung.scale)(p, (cpu.rung.rms)(p, w.shape.eps, hd), norm.ptr(), hd, p);
                     }
                     rotate(&mut part[..2 * pairs], c, s, w.shape.rope.pairing);
                     if unit % (heads + kv_heads) >= heads {
@@ -129,18 +124,15 @@ fn add_projection(
     quants: &Quants<'_>,
 ) {
     cpu.pool.run(|worker| {
-        worker.share(0, n, 1, |range| {
-            for r in range {
-                quants.row(cpu.rung, &[&p.w], from.at(r), width, r);
-            }
-        });
+        ready(cpu, worker, n, width, None, from, quants, &[&p.w]);
         worker.barrier();
         tiles(worker, 1, &[&p.w], &quants.inputs(from, n), |_, tile, r, values| {
             let count = ROWS.min(p.w.rows - tile * ROWS);
             // SAFETY: a tile is handed out once.
             let to = unsafe { x.part(r, tile * ROWS, count) };
-            for (i, v) in to.iter_mut().enumerate() {
-                *v += values[i] + bias(p, tile * ROWS + i);
+            let sums = with_bias(p, tile, values);
+            for (v, s) in to.iter_mut().zip(sums) {
+                *v += s;
             }
         });
     });
@@ -152,23 +144,21 @@ pub fn gate(cpu: &Cpu, w: &FfnWeights<Cpu>, n: usize, buf: &mut Buf) {
     let (x, normed, ff) = (Rows::new(&mut buf.x), Rows::new(&mut buf.normed), Rows::new(&mut buf.ff));
     let quants = Quants::new(&mut buf.q32, &mut buf.q256);
     cpu.pool.run(|worker| {
-        worker.share(0, n, 1, |range| {
-            for r in range {
-                norm_row(cpu.rung, &w.norm, w.eps, d, x, normed, r);
-                quants.row(cpu.rung, &[&w.gate.w, &w.up.w], normed.at(r), d, r);
-            }
-        });
+        let norm = Norm { w: &w.norm, eps: w.eps, x, row: &|r| r };
+        ready(cpu, worker, n, d, Some(norm), normed, &quants, &[&w.gate.w, &w.up.w]);
         worker.barrier();
         let inputs = quants.inputs(normed, n);
         let both = w.gate.w.tile_bytes() + w.up.w.tile_bytes();
         worker.share(1, w.gate.w.tiles(), grain(both), |range| {
-            for tile in range {
-                multiply(&w.gate.w, tile, 1, &inputs, |tile, r, values| {
+            // Gate and up of a few tiles after each other, so that the gate's results are still near.
+            for tile in range.clone().step_by(4) {
+                let count = range.end.min(tile + 4) - tile;
+                multiply(&w.gate.w, tile, count, &inputs, |tile, r, values| {
                     // SAFETY: a tile is handed out once.
                     unsafe { store(&w.gate, ff, tile, r, values) };
                 });
-                multiply(&w.up.w, tile, 1, &inputs, |tile, r, values| {
-                    let up: [f32; ROWS] = std::array::from_fn(|i| values[i] + bias(&w.up, tile * ROWS + i));
+                multiply(&w.up.w, tile, count, &inputs, |tile, r, values| {
+                    let up = with_bias(&w.up, tile, values);
                     // SAFETY: rows are a multiple of 256 wide, so 16 values from a tile's start are in bounds; this
                     // worker owns the tile. Behind the width gate and up are zero, and so is the product.
                     unsafe { (cpu.rung.silu_mul)(ff.part(r, tile * ROWS, ROWS).as_mut_ptr(), up.as_ptr()) };
@@ -198,14 +188,9 @@ pub fn head(
     let none = Best { token: 0, logit: f32::NEG_INFINITY, nan: false };
     let best = Mutex::new(vec![none; rows.len()]);
     cpu.pool.run(|worker| {
-        worker.share(0, rows.len(), 1, |range| {
-            for i in range {
-                // Row i of `normed` is the i-th row asked for.
-                // SAFETY: it is handed out once; `x` is only read.
-                unsafe { (cpu.rung.rms_norm)(x.at(rows[i]), norm.ptr(), eps, d, normed.at(i)) };
-                quants.row(cpu.rung, &[head], normed.at(i), d, i);
-            }
-        });
+        // Row i of `normed` is the i-th row asked for.
+        let norm = Norm { w: norm, eps, x, row: &|i| rows[i] };
+        ready(cpu, worker, rows.len(), d, Some(norm), normed, &quants, &[head]);
         worker.barrier();
         let mut own = vec![none; rows.len()];
         tiles(worker, 1, &[head], &quants.inputs(normed, rows.len()), |_, tile, i, values| {
@@ -215,9 +200,7 @@ pub fn head(
                 let to = unsafe { logits.slice(line * vocab + tile * ROWS, count) };
                 to.copy_from_slice(&values[..count]);
             }
-            for (j, &v) in values[..count].iter().enumerate() {
-                better(&mut own[i], Best { token: (tile * ROWS + j) as Token, logit: v, nan: v.is_nan() });
-            }
+            own[i] = best_of(own[i], tile, &values[..count]);
         });
         let mut all = best.lock().unwrap_or_else(|e| e.into_inner());
         for (a, b) in all.iter_mut().zip(own) {
@@ -225,6 +208,23 @@ pub fn head(
         }
     });
     best.into_inner().unwrap_or_else(|e| e.into_inner())
+}
+
+/// The best of a tile and of what was found before. Most tiles hold nothing better: a look at their maximum, which the
+/// compiler makes vectors of, spares the search.
+fn best_of(mut best: Best, tile: usize, values: &[f32]) -> Best {
+    let (mut top, mut nan) = (f32::NEG_INFINITY, false);
+    for &v in values {
+        top = if v > top { v } else { top };
+        nan |= v.is_nan();
+    }
+    best.nan |= nan;
+    if top >= best.logit {
+        for (j, &v) in values.iter().enumerate() {
+            better(&mut best, Best { token: (tile * ROWS + j) as Token, logit: v, nan: false });
+        }
+    }
+    best
 }
 
 /// Keeps the larger logit, of equals the lower id; independent of the order of calls.
@@ -258,13 +258,59 @@ fn tiles(
     });
 }
 
-fn norm_row(rung: &Rung, w: &Vector, eps: f32, d: usize, x: Rows<'_>, out: Rows<'_>, r: usize) {
-    // SAFETY: row r belongs to this worker; both rows hold at least d floats, d is a multiple of 16.
-    unsafe { (rung.rms_norm)(x.at(r), w.ptr(), eps, d, out.at(r)) }
+/// RMSNorm of rows of `x`: row `i` of the result comes from row `row(i)`.
+struct Norm<'a> {
+    w: &'a Vector,
+    eps: f32,
+    x: Rows<'a>,
+    row: &'a dyn Fn(usize) -> usize,
 }
 
-fn bias(p: &Projection<Cpu>, i: usize) -> f32 {
-    p.bias.as_ref().and_then(|b| b.data.get(i)).copied().unwrap_or(0.0)
+/// Makes `n` rows of `at` ready for `linears`: normed if asked, then quantised. Few rows are cut into chunks of 256
+/// columns, so that no worker waits for another's long row; each then sums the squares of a whole row for itself.
+#[allow(clippy::too_many_arguments)]
+fn ready(
+    cpu: &Cpu,
+    worker: &Worker<'_>,
+    n: usize,
+    width: usize,
+    norm: Option<Norm<'_>>,
+    at: Rows<'_>,
+    quants: &Quants<'_>,
+    linears: &[&Linear],
+) {
+    let chunks = width.div_ceil(256);
+    let grain = if n >= 2 * worker.count() { chunks } else { 1 };
+    let mut known = (usize::MAX, 0.0);
+    worker.share(0, n * chunks, grain, |range| {
+        for unit in range {
+            let (i, from) = (unit / chunks, unit % chunks * 256);
+            let to = at.at(i).wrapping_add(from);
+            if let Some(norm) = &norm {
+                let x = norm.x.at((norm.row)(i));
+                // SAFETY: the chunk is handed out once, `x` is only read; widths are multiples of 16.
+                unsafe {
+                    if known.0 != i {
+                        known = (i, (cpu.rung.rms)(x, norm.eps, width));
+                    }
+                    let len = 256.min(width - from);
+                    (cpu.rung.scale)(x.add(from), known.1, norm.w.ptr().add(from), len, to);
+                }
+            }
+            quants.chunk(cpu.rung, linears, to, i, from);
+        }
+    });
+}
+
+/// A tile's results with its bias; vectors are padded with zeros to whole tiles.
+fn with_bias(p: &Projection<Cpu>, tile: usize, values: &[f32; ROWS]) -> [f32; ROWS] {
+    let mut out = *values;
+    if let Some(b) = &p.bias {
+        for (o, b) in out.iter_mut().zip(&b.data[tile * ROWS..]) {
+            *o += b;
+        }
+    }
+    out
 }
 
 /// Writes a tile's results, bias added, into its row.
@@ -274,13 +320,5 @@ fn bias(p: &Projection<Cpu>, i: usize) -> f32 {
 unsafe fn store(p: &Projection<Cpu>, to: Rows<'_>, tile: usize, r: usize, values: &[f32; ROWS]) {
     let count = ROWS.min(p.w.rows - tile * ROWS);
     // SAFETY: the caller's promise.
-    let to = unsafe { to.part(r, tile * ROWS, count) };
-    match &p.bias {
-        Some(b) => {
-            for (i, v) in to.iter_mut().enumerate() {
-                *v = values[i] + b.data[tile * ROWS + i];
-            }
-        }
-        None => to.copy_from_slice(&values[..count]),
-    }
+    unsafe { to.part(r, tile * ROWS, count) }.copy_from_slice(&with_bias(p, tile, values)[..count]);
 }

@@ -52,6 +52,8 @@ impl Lanes for Avx2 {
     type F = F;
     type I = I;
     type B = I;
+    const DOT7_WIDE: bool = false;
+    const DOT7_FUSED: bool = false;
     const DOT8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -169,9 +171,24 @@ impl Lanes for Avx2 {
         each2(a, b, |a, b| unsafe { _mm256_add_epi32(a, b) })
     }
     #[inline(always)]
+    unsafe fn int_sub(a: I, b: I) -> I {
+        // SAFETY: as above.
+        each2(a, b, |a, b| unsafe { _mm256_sub_epi32(a, b) })
+    }
+    #[inline(always)]
     unsafe fn int_mul(a: I, b: I) -> I {
         // SAFETY: as above.
         each2(a, b, |a, b| unsafe { _mm256_mullo_epi32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn int_shl<const N: u32>(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(N as i32)) })
+    }
+    #[inline(always)]
+    unsafe fn int_shr<const N: u32>(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_sra_epi32(a, _mm_cvtsi32_si128(N as i32)) })
     }
     #[inline(always)]
     unsafe fn byte<const J: i32>(b: I) -> I {
@@ -220,6 +237,34 @@ impl Lanes for Avx2 {
         each(a, |a| unsafe { _mm256_sll_epi16(a, _mm_cvtsi32_si128(N as i32)) })
     }
     #[inline(always)]
+    unsafe fn even(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_and_si256(a, _mm256_set1_epi16(255)) })
+    }
+    #[inline(always)]
+    unsafe fn odd(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_srli_epi16::<8>(a) })
+    }
+    #[inline(always)]
+    unsafe fn even_signed(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a)) })
+    }
+    #[inline(always)]
+    unsafe fn odd_signed(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_srai_epi16::<8>(a) })
+    }
+    #[inline(always)]
+    unsafe fn dot2(acc: I, w: I, a: i32) -> I {
+        // SAFETY: as above.
+        unsafe {
+            let a = _mm256_set1_epi32(a);
+            each2(acc, w, |acc, w| _mm256_add_epi32(acc, _mm256_madd_epi16(w, a)))
+        }
+    }
+    #[inline(always)]
     unsafe fn lookup(table: &[u8; 16], a: I) -> I {
         // SAFETY: as above; the table is 16 bytes.
         let t = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) };
@@ -235,6 +280,33 @@ impl Lanes for Avx2 {
             let ones = _mm256_set1_epi16(1);
             each2(acc, w, |acc, w| _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones)))
         }
+    }
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(bits: u32, mut acc: I, w: &[I; N], a: &[i32; N]) -> I {
+        // A pair of products of a b-bit code is at most 2·127·(2^b - 1), so that 8 pairs of 4-bit codes fit 16 bits
+        // (30 480), 4 of 5-bit (31 496), 2 of 6-bit (32 004).
+        let together = match bits {
+            0..=4 => 8,
+            5 => 4,
+            6 => 2,
+            _ => 1,
+        };
+        let mut i = 0;
+        while i < N {
+            // SAFETY: as above.
+            unsafe {
+                let mut sum = [_mm256_setzero_si256(); 2];
+                let end = if i + together < N { i + together } else { N };
+                while i < end {
+                    let x = _mm256_set1_epi32(a[i]);
+                    sum = each2(sum, w[i], |s, w| _mm256_add_epi16(s, _mm256_maddubs_epi16(w, x)));
+                    i += 1;
+                }
+                let ones = _mm256_set1_epi16(1);
+                acc = each2(acc, sum, |acc, s| _mm256_add_epi32(acc, _mm256_madd_epi16(s, ones)));
+            }
+        }
+        acc
     }
     #[inline(always)]
     unsafe fn dot8(acc: I, w: I, a: i32) -> I {

@@ -9,10 +9,42 @@ use super::avx2::{sum8, top8};
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
+/// Folds eight vectors by 8, 4, 2, 1 side by side: each step halves what two registers hold into one, so that all eight
+/// cost a third of folding one after the other. `f(a[i], a[i + half])` as in [`Lanes::sum`].
+///
+/// # Safety
+/// AVX-512F and DQ must be there.
+#[inline(always)]
+unsafe fn fold(v: &[__m512; 8], f: impl Fn(__m512, __m512) -> __m512) -> [f32; 8] {
+    // SAFETY: the caller's promise; the last store writes 8 floats.
+    unsafe {
+        // 16 → 8 lanes: two vectors per register, one in each half.
+        let half = |a, b| {
+            f(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+        };
+        let (a, b, c, d) = (half(v[0], v[1]), half(v[2], v[3]), half(v[4], v[5]), half(v[6], v[7]));
+        // 8 → 4: four vectors per register, a quarter each.
+        let quarter = |a, b| {
+            f(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
+        };
+        let (a, b) = (quarter(a, b), quarter(c, d));
+        // 4 → 2 → 1 within quarters: a's vectors end in lanes 0 of them, b's in lanes 2.
+        let two = f(_mm512_shuffle_ps::<0b01_00_01_00>(a, b), _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
+        let one = f(two, _mm512_shuffle_ps::<0b10_11_00_01>(two, two));
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+        let mut out = [0f32; 8];
+        let all = _mm512_permutexvar_ps(order, one);
+        _mm256_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps256(all));
+        out
+    }
+}
+
 impl Lanes for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
+    const DOT7_WIDE: bool = true;
+    const DOT7_FUSED: bool = true;
     const DOT8_BIAS: i32 = 128;
 
     #[inline(always)]
@@ -115,9 +147,24 @@ impl Lanes for Avx512 {
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn int_sub(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn int_mul(a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_shl<const N: u32>(a: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_slli_epi32::<N>(a) }
+    }
+    #[inline(always)]
+    unsafe fn int_shr<const N: u32>(a: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_srai_epi32::<N>(a) }
     }
     #[inline(always)]
     unsafe fn byte<const J: i32>(b: __m512i) -> __m512i {
@@ -163,6 +210,31 @@ impl Lanes for Avx512 {
         unsafe { _mm512_slli_epi16::<N>(a) }
     }
     #[inline(always)]
+    unsafe fn even(a: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi16(255)) }
+    }
+    #[inline(always)]
+    unsafe fn odd(a: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_srli_epi16::<8>(a) }
+    }
+    #[inline(always)]
+    unsafe fn even_signed(a: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(a)) }
+    }
+    #[inline(always)]
+    unsafe fn odd_signed(a: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_srai_epi16::<8>(a) }
+    }
+    #[inline(always)]
+    unsafe fn dot2(acc: __m512i, w: __m512i, a: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(a)) }
+    }
+    #[inline(always)]
     unsafe fn lookup(table: &[u8; 16], a: __m512i) -> __m512i {
         // SAFETY: as above; the table is 16 bytes.
         unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), a) }
@@ -186,6 +258,16 @@ impl Lanes for Avx512 {
     unsafe fn top(v: __m512) -> f32 {
         // SAFETY: as above.
         unsafe { top8(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: &[__m512; 8]) -> [f32; 8] {
+        // SAFETY: as above.
+        unsafe { fold(v, |a, b| _mm512_add_ps(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn tops(v: &[__m512; 8]) -> [f32; 8] {
+        // SAFETY: as above.
+        unsafe { fold(v, |a, b| _mm512_max_ps(a, b)) }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {

@@ -61,6 +61,8 @@ impl Lanes for Neon {
     type F = F;
     type I = I;
     type B = B;
+    const DOT7_WIDE: bool = false;
+    const DOT7_FUSED: bool = true;
     const DOT8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -187,9 +189,24 @@ impl Lanes for Neon {
         each2(a, b, |a, b| unsafe { vaddq_s32(a, b) })
     }
     #[inline(always)]
+    unsafe fn int_sub(a: I, b: I) -> I {
+        // SAFETY: as above.
+        each2(a, b, |a, b| unsafe { vsubq_s32(a, b) })
+    }
+    #[inline(always)]
     unsafe fn int_mul(a: I, b: I) -> I {
         // SAFETY: as above.
         each2(a, b, |a, b| unsafe { vmulq_s32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn int_shl<const N: u32>(a: I) -> I {
+        // SAFETY: as above.
+        each(a, |a| unsafe { vshlq_s32(a, vdupq_n_s32(N as i32)) })
+    }
+    #[inline(always)]
+    unsafe fn int_shr<const N: u32>(a: I) -> I {
+        // SAFETY: as above. A negative count shifts right.
+        each(a, |a| unsafe { vshlq_s32(a, vdupq_n_s32(-(N as i32))) })
     }
     #[inline(always)]
     unsafe fn byte<const J: i32>(b: B) -> I {
@@ -237,6 +254,40 @@ impl Lanes for Neon {
     unsafe fn shl<const N: u32>(a: B) -> B {
         // SAFETY: as above.
         each(a, |a| unsafe { vshlq_u8(a, vdupq_n_s8(N as i8)) })
+    }
+    #[inline(always)]
+    unsafe fn even(a: B) -> B {
+        // SAFETY: as above.
+        each(a, |a| unsafe { vreinterpretq_u8_u16(vandq_u16(vreinterpretq_u16_u8(a), vdupq_n_u16(255))) })
+    }
+    #[inline(always)]
+    unsafe fn odd(a: B) -> B {
+        // SAFETY: as above.
+        each(a, |a| unsafe { vreinterpretq_u8_u16(vshrq_n_u16::<8>(vreinterpretq_u16_u8(a))) })
+    }
+    #[inline(always)]
+    unsafe fn even_signed(a: B) -> B {
+        // SAFETY: as above.
+        each(a, |a| unsafe {
+            vreinterpretq_u8_s16(vshrq_n_s16::<8>(vshlq_n_s16::<8>(vreinterpretq_s16_u8(a))))
+        })
+    }
+    #[inline(always)]
+    unsafe fn odd_signed(a: B) -> B {
+        // SAFETY: as above.
+        each(a, |a| unsafe { vreinterpretq_u8_s16(vshrq_n_s16::<8>(vreinterpretq_s16_u8(a))) })
+    }
+    #[inline(always)]
+    unsafe fn dot2(acc: I, w: B, a: i32) -> I {
+        // SAFETY: as above.
+        unsafe {
+            let a = vreinterpretq_s16_s32(vdupq_n_s32(a));
+            each2(acc, w, |acc, w| {
+                let w = vreinterpretq_s16_u8(w);
+                let low = vmull_s16(vget_low_s16(w), vget_low_s16(a));
+                vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(w, a)))
+            })
+        }
     }
     #[inline(always)]
     unsafe fn lookup(table: &[u8; 16], a: B) -> B {

@@ -19,6 +19,8 @@ impl Lanes for Portable {
     type F = F;
     type I = I;
     type B = B;
+    const DOT7_WIDE: bool = true;
+    const DOT7_FUSED: bool = true;
     const DOT8_BIAS: i32 = 0;
 
     #[inline(always)]
@@ -108,8 +110,20 @@ impl Lanes for Portable {
         map2(a, b, i32::wrapping_add)
     }
     #[inline(always)]
+    unsafe fn int_sub(a: I, b: I) -> I {
+        map2(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
     unsafe fn int_mul(a: I, b: I) -> I {
         map2(a, b, i32::wrapping_mul)
+    }
+    #[inline(always)]
+    unsafe fn int_shl<const N: u32>(a: I) -> I {
+        a.map(|v| v << N)
+    }
+    #[inline(always)]
+    unsafe fn int_shr<const N: u32>(a: I) -> I {
+        a.map(|v| v >> N)
     }
     #[inline(always)]
     unsafe fn byte<const J: i32>(b: B) -> I {
@@ -144,6 +158,28 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn shl<const N: u32>(a: B) -> B {
         a.map(|x| x << N)
+    }
+    #[inline(always)]
+    unsafe fn even(a: B) -> B {
+        std::array::from_fn(|i| if i % 2 == 0 { a[i] } else { 0 })
+    }
+    #[inline(always)]
+    unsafe fn odd(a: B) -> B {
+        std::array::from_fn(|i| if i % 2 == 0 { a[i + 1] } else { 0 })
+    }
+    #[inline(always)]
+    unsafe fn even_signed(a: B) -> B {
+        std::array::from_fn(|i| if i % 2 == 0 { a[i] } else { (a[i - 1] as i8 >> 7) as u8 })
+    }
+    #[inline(always)]
+    unsafe fn odd_signed(a: B) -> B {
+        std::array::from_fn(|i| if i % 2 == 0 { a[i + 1] } else { (a[i] as i8 >> 7) as u8 })
+    }
+    #[inline(always)]
+    unsafe fn dot2(acc: I, w: B, a: i32) -> I {
+        let (lo, hi) = (a as i16 as i32, a >> 16);
+        let word = |i: usize| i16::from_le_bytes([w[i], w[i + 1]]) as i32;
+        std::array::from_fn(|i| acc[i] + word(4 * i) * lo + word(4 * i + 2) * hi)
     }
     #[inline(always)]
     unsafe fn lookup(table: &[u8; 16], a: B) -> B {

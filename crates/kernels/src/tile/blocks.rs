@@ -37,40 +37,52 @@ fn bytes5(bit: &[u8; 32], qh: &mut [u8]) {
     }
 }
 
-/// The codes are bytes around 128 instead of small codes around an offset.
-const WIDE: i32 = -1;
-
-/// `acc[t] += d_w · d_a · Σ(code - OFF)·a`, and with a minimum `+ m_w · (d_a · Σa)`.
+/// `acc[r][t] += d_w · d_a · Σ(code - OFF)·a` over block `b` of the rows, block `h` of the superblock, and with a
+/// minimum `+ m_w · (d_a · Σa)`; scales and minima are halves `d` and `m` bytes into the superblock.
 #[inline(always)]
-unsafe fn add_block<L: Lanes, const T: usize, const OFF: i32>(
+unsafe fn add_block<L: Lanes, C: Codes, const OFF: i32, const R: usize, const T: usize>(
+    w: &[*const u8; R],
+    (h, b): (usize, usize),
+    d: usize,
+    m: Option<usize>,
     a: &[Act; T],
-    b: usize,
-    codes: &[L::B; 8],
-    dw: L::F,
-    mw: Option<L::F>,
-    acc: &mut [L::F; T],
+    acc: &mut [[L::F; T]; R],
 ) {
-    // SAFETY: block b lies within every activation row.
+    // SAFETY: block b lies within every row, scales within the superblock.
     unsafe {
+        let mut start = [L::int(0); T];
+        let mut q = [a[0].q; T];
         for t in 0..T {
-            let sum = *a[t].s32.add(b);
-            let da = L::splat(*a[t].d.add(b));
-            let q = a[t].q.add(32 * b);
-            let dot = if OFF == WIDE {
-                dot32_wide::<L, T>(codes, q, sum)
-            } else {
-                dot32::<L, T>(codes, q, -OFF * sum)
+            let n8 = *a[t].n8.add(b);
+            start[t] = match OFF {
+                0 => L::int(0),
+                8 => L::int(n8),
+                16 => L::int_shl::<1>(L::int(n8)),
+                _ if L::DOT8_BIAS == 0 => L::int(0),
+                _ => L::int_shl::<4>(L::int(n8)), // 128
             };
-            acc[t] = L::fma(L::from_int(dot), L::mul(dw, da), acc[t]);
-            if let Some(mw) = mw {
-                acc[t] = L::fma(mw, L::splat(*a[t].ds.add(b)), acc[t]);
+            q[t] = a[t].q.add(32 * b);
+        }
+        let dot = dots::<L, C, R, T, 8>(w, h, ALL, &q, start);
+        for r in 0..R {
+            let dw = L::load_f16(w[r].add(d).cast());
+            for t in 0..T {
+                let da = L::splat(*a[t].d.add(b));
+                acc[r][t] = L::fma(L::from_int(dot[r][t]), L::mul(dw, da), acc[r][t]);
+            }
+            if let Some(m) = m {
+                let mw = L::load_f16(w[r].add(m).cast());
+                for t in 0..T {
+                    acc[r][t] = L::fma(mw, L::splat(*a[t].ds.add(b)), acc[r][t]);
+                }
             }
         }
     }
 }
 
+/// Two blocks of 4-bit codes per superblock.
 macro_rules! nibble_pair {
-    ($tile:ty, $kind:expr, $table:expr, $off:expr) => {
+    ($tile:ty, $kind:expr, $off:literal) => {
         impl Tile for $tile {
             const KIND: Kind = $kind;
             const K: usize = 64;
@@ -93,24 +105,19 @@ macro_rules! nibble_pair {
             }
 
             #[inline(always)]
-            unsafe fn step<L: Lanes, const T: usize>(
-                w: *const u8,
+            unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+                w: &[*const u8; R],
                 a: &[Act; T],
                 sb: usize,
-                acc: &mut [L::F; T],
+                acc: &mut [[L::F; T]; R],
+                ahead: &Ahead<R>,
             ) {
-                // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
+                // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
                 unsafe {
+                    ahead.ask::<L, Self>(w, 0, 1);
                     for h in 0..2 {
-                        let mut codes = nibbles::<L>(w.add(256 * h));
-                        let table: Option<&[u8; 16]> = $table;
-                        if let Some(table) = table {
-                            for g in 0..8 {
-                                codes[g] = L::lookup(table, codes[g]);
-                            }
-                        }
-                        let dw = L::load_f16(w.add(512 + 32 * h).cast());
-                        add_block::<L, T, { $off }>(a, 2 * sb + h, &codes, dw, None, acc);
+                        let at = (h, 2 * sb + h);
+                        add_block::<L, Self, $off, R, T>(w, at, 512 + 32 * h, None, a, acc);
                     }
                 }
             }
@@ -118,8 +125,70 @@ macro_rules! nibble_pair {
     };
 }
 
-nibble_pair!(Q4_0, Kind::Q4_0, None, 8);
-nibble_pair!(Iq4Nl, Kind::IQ4_NL, Some(&IQ4_NL_PLUS_128), WIDE);
+nibble_pair!(Q4_0, Kind::Q4_0, 8);
+nibble_pair!(Iq4Nl, Kind::IQ4_NL, 128);
+
+impl Codes for Q4_0 {
+    const BITS: u32 = 4;
+    const NIBBLES: bool = true;
+
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
+        // SAFETY: a superblock is the caller's promise.
+        unsafe { nibble::<L>(w.add(256 * b), g) }
+    }
+}
+
+impl Codes for Iq4Nl {
+    const BITS: u32 = 8;
+
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
+        // SAFETY: a superblock is the caller's promise.
+        unsafe { L::lookup(&IQ4_NL_PLUS_128, nibble::<L>(w.add(256 * b), g)) }
+    }
+}
+
+impl Codes for Q4_1 {
+    const BITS: u32 = 4;
+    const NIBBLES: bool = true;
+
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, _: usize, g: usize) -> L::B {
+        // SAFETY: a superblock is the caller's promise.
+        unsafe { nibble::<L>(w, g) }
+    }
+}
+
+impl Codes for Q5_0 {
+    const BITS: u32 = 5;
+
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
+        // SAFETY: a superblock is the caller's promise.
+        unsafe { L::or(nibble::<L>(w.add(256 * b), g), bit::<L, 4>(w.add(512 + 64 * b), g)) }
+    }
+}
+
+impl Codes for Q5_1 {
+    const BITS: u32 = 5;
+
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, _: usize, g: usize) -> L::B {
+        // SAFETY: a superblock is the caller's promise.
+        unsafe { L::or(nibble::<L>(w, g), bit::<L, 4>(w.add(256), g)) }
+    }
+}
+
+impl Codes for Q8_0 {
+    const BITS: u32 = 8;
+
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
+        // SAFETY: a superblock is the caller's promise.
+        unsafe { L::bytes(w.add(512 * b + 64 * g)) }
+    }
+}
 
 /// The IQ4_NL code book plus 128.
 const IQ4_NL_PLUS_128: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
@@ -144,12 +213,17 @@ impl Tile for Q4_1 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
-        // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+        w: &[*const u8; R],
+        a: &[Act; T],
+        sb: usize,
+        acc: &mut [[L::F; T]; R],
+        ahead: &Ahead<R>,
+    ) {
+        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
         unsafe {
-            let codes = nibbles::<L>(w);
-            let (dw, mw) = (L::load_f16(w.add(256).cast()), L::load_f16(w.add(288).cast()));
-            add_block::<L, T, 0>(a, sb, &codes, dw, Some(mw), acc);
+            ahead.ask::<L, Self>(w, 0, 1);
+            add_block::<L, Self, 0, R, T>(w, (0, sb), 256, Some(288), a, acc);
         }
     }
 }
@@ -179,14 +253,18 @@ impl Tile for Q5_0 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
-        // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+        w: &[*const u8; R],
+        a: &[Act; T],
+        sb: usize,
+        acc: &mut [[L::F; T]; R],
+        ahead: &Ahead<R>,
+    ) {
+        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
         unsafe {
+            ahead.ask::<L, Self>(w, 0, 1);
             for h in 0..2 {
-                let mut codes = nibbles::<L>(w.add(256 * h));
-                join_fifth::<L>(&mut codes, w.add(512 + 64 * h));
-                let dw = L::load_f16(w.add(640 + 32 * h).cast());
-                add_block::<L, T, 16>(a, 2 * sb + h, &codes, dw, None, acc);
+                add_block::<L, Self, 16, R, T>(w, (h, 2 * sb + h), 640 + 32 * h, None, a, acc);
             }
         }
     }
@@ -215,13 +293,17 @@ impl Tile for Q5_1 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
-        // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+        w: &[*const u8; R],
+        a: &[Act; T],
+        sb: usize,
+        acc: &mut [[L::F; T]; R],
+        ahead: &Ahead<R>,
+    ) {
+        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
         unsafe {
-            let mut codes = nibbles::<L>(w);
-            join_fifth::<L>(&mut codes, w.add(256));
-            let (dw, mw) = (L::load_f16(w.add(320).cast()), L::load_f16(w.add(352).cast()));
-            add_block::<L, T, 0>(a, sb, &codes, dw, Some(mw), acc);
+            ahead.ask::<L, Self>(w, 0, 1);
+            add_block::<L, Self, 0, R, T>(w, (0, sb), 320, Some(352), a, acc);
         }
     }
 }
@@ -250,17 +332,18 @@ impl Tile for Q8_0 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const T: usize>(w: *const u8, a: &[Act; T], sb: usize, acc: &mut [L::F; T]) {
-        // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+        w: &[*const u8; R],
+        a: &[Act; T],
+        sb: usize,
+        acc: &mut [[L::F; T]; R],
+        ahead: &Ahead<R>,
+    ) {
+        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
         unsafe {
+            ahead.ask::<L, Self>(w, 0, 1);
             for h in 0..2 {
-                let p = w.add(512 * h);
-                let mut codes = [L::bytes(p); 8];
-                for g in 1..8 {
-                    codes[g] = L::bytes(p.add(64 * g));
-                }
-                let dw = L::load_f16(w.add(1024 + 32 * h).cast());
-                add_block::<L, T, WIDE>(a, 2 * sb + h, &codes, dw, None, acc);
+                add_block::<L, Self, 128, R, T>(w, (h, 2 * sb + h), 1024 + 32 * h, None, a, acc);
             }
         }
     }

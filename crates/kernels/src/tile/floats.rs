@@ -30,23 +30,29 @@ macro_rules! float_tile {
             }
 
             #[inline(always)]
-            unsafe fn step<L: Lanes, const T: usize>(
-                w: *const u8,
+            unsafe fn step<L: Lanes, const R: usize, const T: usize>(
+                w: &[*const u8; R],
                 a: &[Act; T],
                 sb: usize,
-                acc: &mut [L::F; T],
+                acc: &mut [[L::F; T]; R],
+                ahead: &Ahead<R>,
             ) {
-                // SAFETY: BYTES bytes at w and a full superblock of activations are the caller's promise.
+                // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
                 unsafe {
-                    let mut part = [L::splat(0.0); T];
+                    ahead.ask::<L, Self>(w, 0, 1);
+                    let mut part = [[L::splat(0.0); T]; R];
                     for k in 0..16 {
-                        let v = L::$load(w.add(k * ROWS * $size).cast());
-                        for t in 0..T {
-                            part[t] = L::fma(v, L::splat(*a[t].x.add(16 * sb + k)), part[t]);
+                        for r in 0..R {
+                            let v = L::$load(w[r].add(k * ROWS * $size).cast());
+                            for t in 0..T {
+                                part[r][t] = L::fma(v, L::splat(*a[t].x.add(16 * sb + k)), part[r][t]);
+                            }
                         }
                     }
-                    for t in 0..T {
-                        acc[t] = L::add(acc[t], part[t]);
+                    for r in 0..R {
+                        for t in 0..T {
+                            acc[r][t] = L::add(acc[r][t], part[r][t]);
+                        }
                     }
                 }
             }

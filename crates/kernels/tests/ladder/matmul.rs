@@ -82,10 +82,11 @@ fn integer_sums_are_exact_at_the_extremes_on_every_rung_and_width() {
         let pool = &pools()[0];
         for rung in rung::available() {
             let w = Linear::pack(pool, rung, kind, rows, cols, &bytes).unwrap();
-            for t in 1..=WIDEST {
+            assert_eq!(w.tiles() % 2, 0, "both kinds of kernel take all tiles");
+            for (t, pair) in (1..=WIDEST).flat_map(|t| [(t, false), (t, true)]) {
                 for (i, group) in acts.chunks(t).enumerate() {
                     let group: Vec<&Row> = group.iter().collect();
-                    let Some(out) = direct(&w, 0, w.tiles(), &group) else { continue };
+                    let Some(out) = direct(&w, pair, 0, w.tiles(), &group) else { continue };
                     let width = group.len();
                     for (r, line) in out.iter().enumerate() {
                         let (tile, a) = (r / width, i * t + r % width);
@@ -125,13 +126,18 @@ fn every_kernel_gives_the_bits_of_the_scalar_specification_at_any_tile_run() {
                 acts.iter().map(|a| lines.iter().map(|l| product(kind, l, cols, a)).collect()).collect();
             for rung in rung::available() {
                 let w = Linear::pack(pool, rung, kind, rows, cols, &bytes).unwrap();
-                let widths: Vec<usize> =
-                    (1..=WIDEST).filter(|t| w.kernel.by_width[t - 1].is_some()).collect();
-                assert!(widths.contains(&1), "{}: width 1 is always there", rung.name);
-                for t in widths {
+                let kernels = [(false, &w.kernel.single), (true, &w.kernel.paired)];
+                assert!(kernels[0].1[0].is_some(), "{}: width 1 is always there", rung.name);
+                let widths = kernels.iter().flat_map(|(pair, table)| {
+                    (1..=WIDEST).filter(|t| table[t - 1].is_some()).map(|t| (*pair, t))
+                });
+                for (pair, t) in widths {
                     for (first, tiles) in [(0, 1), (3, 1), (0, 4), (1, 2), (1, 3)] {
+                        if pair && tiles % 2 == 1 {
+                            continue;
+                        }
                         let group: Vec<&Row> = acts[WIDEST - t..].iter().collect();
-                        let out = direct(&w, first, tiles, &group).unwrap();
+                        let out = direct(&w, pair, first, tiles, &group).unwrap();
                         for (r, line) in out.iter().enumerate() {
                             let tile = first + r / t;
                             for lane in 0..16.min(rows - tile * 16) {

@@ -129,9 +129,20 @@ pub struct Row {
     pub q: Vec<i8>,
     pub d: Vec<f32>,
     pub x: Vec<f32>,
-    s32: Vec<i32>,
-    s16: Vec<i32>,
+    n8: Vec<i32>,
     ds: Vec<f32>,
+    s32: Vec<i16>,
+    s16: Vec<i16>,
+}
+
+/// Sums of runs of `n` codes.
+pub fn sums(q: &[i8], n: usize) -> Vec<i32> {
+    q.chunks(n).map(|c| c.iter().map(|&v| v as i32).sum()).collect()
+}
+
+/// Each four in the order 0, 2, 1, 3.
+pub fn paired(sums: &[i32]) -> Vec<i16> {
+    sums.chunks(4).flat_map(|c| [c[0], c[2], c[1], c[3]]).map(|v| v as i16).collect()
 }
 
 impl Row {
@@ -139,11 +150,11 @@ impl Row {
         q.resize(len, 0);
         x.resize(len, 0.0);
         d.resize(len / 16, 0.0);
-        let sums = |n: usize| q.chunks(n).map(|c| c.iter().map(|&v| v as i32).sum()).collect();
-        let (s32, s16): (Vec<i32>, _) = (sums(32), sums(16));
+        let (of32, of16) = (sums(&q, 32), sums(&q, 16));
         // Only formats with 32 codes per block read it.
-        let ds = s32.iter().zip(&d).map(|(s, d)| d * *s as f32).collect();
-        Row { s32, s16, ds, q, d, x }
+        let ds = of32.iter().zip(&d).map(|(s, d)| d * *s as f32).collect();
+        let n8 = of32.iter().map(|s| -8 * s).collect();
+        Row { n8, ds, s32: paired(&of32), s16: paired(&of16), q, d, x }
     }
 
     /// Quantised by the letter of `rows::quantise`'s documentation.
@@ -166,9 +177,10 @@ impl Row {
         Act {
             q: self.q.as_ptr(),
             d: self.d.as_ptr(),
+            n8: self.n8.as_ptr(),
+            ds: self.ds.as_ptr(),
             s32: self.s32.as_ptr(),
             s16: self.s16.as_ptr(),
-            ds: self.ds.as_ptr(),
             x: self.x.as_ptr(),
         }
     }
@@ -271,9 +283,11 @@ pub fn same(got: f32, want: f32, what: impl Fn() -> String) {
     assert!(equal, "{}: got {got:e} ({:08x}), want {want:e} ({:08x})", what(), got.to_bits(), want.to_bits());
 }
 
-/// A kernel called directly: `tiles` from `first` on, as many rows as `acts`.
-pub fn direct(w: &Linear, first: usize, tiles: usize, rows: &[&Row]) -> Option<Vec<[f32; 16]>> {
-    let kernel = w.kernel.by_width[rows.len() - 1]?;
+/// A kernel called directly: `tiles` from `first` on, as many rows as `acts`, one tile or two at a time.
+pub fn direct(w: &Linear, pair: bool, first: usize, tiles: usize, rows: &[&Row]) -> Option<Vec<[f32; 16]>> {
+    let table = if pair { &w.kernel.paired } else { &w.kernel.single };
+    let kernel = table[rows.len() - 1]?;
+    assert!(!pair || tiles % 2 == 0);
     let acts: Vec<Act> = rows.iter().map(|r| r.act()).collect();
     let mut out = vec![[f32::NAN; 16]; tiles * rows.len()];
     for r in rows {
