@@ -11,8 +11,8 @@ use crate::lanes::{self, Lanes};
 pub const KEY_BLOCK: usize = 64;
 /// Keys per independent part; parts merge left to right.
 pub const KEY_CHUNK: usize = 512;
-/// Query vectors per call.
-pub const QUERIES: usize = 4;
+/// Query vectors per call at most; a rung with fewer registers takes fewer.
+pub const QUERIES: usize = 6;
 
 /// How K and V are stored.
 pub trait Element {
@@ -63,6 +63,9 @@ pub struct Block {
     pub k: [*const u8; 4],
     /// this head's V in the block's four pages
     pub v: [*const u8; 4],
+    /// the same of the block that comes next, to be asked for early: pages are short, so the hardware's own
+    /// prefetching starts anew with each
+    pub next: [[*const u8; 4]; 2],
     /// `[n]` running maximum
     pub m: *mut f32,
     /// `[n]` running sum
@@ -92,6 +95,7 @@ pub unsafe fn block<L: Lanes, E: Element, const N: usize>(b: &Block) {
             let mut k = [L::splat(0.0); 4];
             for g in 0..4 {
                 k[g] = E::load::<L>(b.k[g].add(d * PAGE * E::SIZE));
+                L::prefetch(b.next[0][g].wrapping_add(d * PAGE * E::SIZE));
             }
             for i in 0..N {
                 let q = L::splat(*b.q.add(i * hd + d));
@@ -158,10 +162,14 @@ unsafe fn values<L: Lanes, E: Element, const N: usize, const W: usize>(
             }
         }
         for key in 0..keys {
-            let row = b.v[key / PAGE].add(((key % PAGE) * hd + d) * E::SIZE);
+            let at = ((key % PAGE) * hd + d) * E::SIZE;
+            let row = b.v[key / PAGE].add(at);
             let mut v = [L::splat(0.0); W];
             for w in 0..W {
                 v[w] = E::load::<L>(row.add(16 * w * E::SIZE));
+            }
+            for line in 0..(W * 16 * E::SIZE).div_ceil(64) {
+                L::prefetch(b.next[1][key / PAGE].wrapping_add(at + 64 * line));
             }
             for i in 0..N {
                 let x = L::splat(p[i][key]);

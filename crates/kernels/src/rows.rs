@@ -81,15 +81,17 @@ pub unsafe fn quantise<L: Lanes>(x: *const f32, n: usize, block: usize, to: Code
     }
 }
 
-/// Squared errors per level → the best level's index and its error; infinity when no error compares, which means an
-/// infinity or NaN in the block. In units of the values an error of one code weighs (amax / level)².
+/// Squared errors per level and block → each block's best level and its error; infinity when no error compares, which
+/// means an infinity or NaN in the block. In units of the values an error of one code weighs (amax / level)².
 #[inline(always)]
-fn choose(errors: [f32; LEVELS.len()]) -> (usize, f32) {
-    let (mut best, mut least) = (0, f32::INFINITY);
-    for (i, level) in LEVELS.iter().enumerate() {
-        let e = errors[i] / (level * level);
-        if e < least {
-            (best, least) = (i, e);
+fn choose<const N: usize>(errors: &[[f32; N]; LEVELS.len()]) -> ([usize; N], [f32; N]) {
+    let (mut best, mut least) = ([0; N], [f32::INFINITY; N]);
+    for (l, level) in LEVELS.iter().enumerate() {
+        for i in 0..N {
+            let e = errors[l][i] / (level * level);
+            let better = e < least[i];
+            best[i] = if better { l } else { best[i] };
+            least[i] = if better { e } else { least[i] };
         }
     }
     (best, least)
@@ -136,18 +138,23 @@ unsafe fn small<L: Lanes>(x: *const f32, c: usize, to: Codes) {
             }
             sums[l] = L::sums(&error);
         }
+        let (best, least) = choose(&sums);
         let mut scale = [0f32; 8];
         let mut flat_at = [None; 8];
         let mut any = false;
         for i in 0..8 {
-            let (best, least) = choose(std::array::from_fn(|l| sums[l][i]));
-            scale[i] = inv[best][i];
-            if amax[i] < LEAST {
+            scale[i] = inv[best[i]][i];
+            any |= amax[i] < LEAST || least[i] == f32::INFINITY;
+        }
+        if any {
+            for i in 0..8 {
                 // The maximum passes NaN over.
-                let number = (0..32).all(|k| !(*x.add(32 * i + k)).is_nan());
-                (flat_at[i], any) = (Some(if number { 0.0 } else { f32::NAN }), true);
-            } else if least == f32::INFINITY {
-                (flat_at[i], any) = (Some(f32::NAN), true);
+                let number = || (0..32).all(|k| !(*x.add(32 * i + k)).is_nan());
+                if amax[i] < LEAST {
+                    flat_at[i] = Some(if number() { 0.0 } else { f32::NAN });
+                } else if least[i] == f32::INFINITY {
+                    flat_at[i] = Some(f32::NAN);
+                }
             }
         }
         let (mut ur, mut rr, mut total) = ([zero; 8], [zero; 8], [zero; 8]);
@@ -203,7 +210,7 @@ unsafe fn large<L: Lanes>(x: *const f32, c: usize, to: Codes) {
                 *error = miss::<L>(v, level / amax, *error);
             }
         }
-        let (best, least) = choose(error.map(|e| lanes::sum::<L>(e)));
+        let ([best], [least]) = choose(&error.map(|e| [lanes::sum::<L>(e)]));
         if amax < LEAST || least == f32::INFINITY {
             let zero = amax < LEAST && (0..256).all(|k| !(*x.add(k)).is_nan());
             *to.d.add(c) = if zero { 0.0 } else { f32::NAN };

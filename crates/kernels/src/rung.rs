@@ -56,6 +56,8 @@ pub struct Rung {
     pub quantise: unsafe fn(*const f32, usize, usize, Codes),
     /// [`rows::silu_mul`]
     pub silu_mul: unsafe fn(*mut f32, *const f32),
+    /// query vectors [`attend::block`] takes at most
+    pub queries: usize,
     /// [`attend::block`] over f16 pages
     pub attend_f16: unsafe fn(&Block),
     /// [`attend::block`] over f32 pages
@@ -89,7 +91,7 @@ macro_rules! by_kind {
 }
 
 macro_rules! rung {
-    ($module:ident, $lanes:ty, $(#[$feature:meta])?, $available:expr, [$($width:literal)*], [$($pair:literal)*]) => {
+    ($module:ident, $lanes:ty, $(#[$feature:meta])?, $available:expr, [$($width:literal)*], [$($pair:literal)*], $queries:literal) => {
         mod $module {
             use super::*;
             type L = $lanes;
@@ -153,6 +155,8 @@ macro_rules! rung {
                         1 => attend::block::<L, Half, 1>(b),
                         2 => attend::block::<L, Half, 2>(b),
                         3 => attend::block::<L, Half, 3>(b),
+                        5 if $queries > 4 => attend::block::<L, Half, { if $queries > 4 { 5 } else { 4 } }>(b),
+                        6 if $queries > 4 => attend::block::<L, Half, { $queries }>(b),
                         _ => attend::block::<L, Half, 4>(b),
                     }
                 }
@@ -165,6 +169,8 @@ macro_rules! rung {
                         1 => attend::block::<L, Single, 1>(b),
                         2 => attend::block::<L, Single, 2>(b),
                         3 => attend::block::<L, Single, 3>(b),
+                        5 if $queries > 4 => attend::block::<L, Single, { if $queries > 4 { 5 } else { 4 } }>(b),
+                        6 if $queries > 4 => attend::block::<L, Single, { $queries }>(b),
                         _ => attend::block::<L, Single, 4>(b),
                     }
                 }
@@ -190,6 +196,7 @@ macro_rules! rung {
                 scale,
                 quantise,
                 silu_mul,
+                queries: $queries,
                 attend_f16,
                 attend_f32,
                 merge,
@@ -199,7 +206,7 @@ macro_rules! rung {
     };
 }
 
-rung!(portable, Portable, , || true, [1 4], []);
+rung!(portable, Portable, , || true, [1 4], [], 4);
 
 // 16 registers: more than four rows spill.
 #[cfg(target_arch = "x86_64")]
@@ -209,7 +216,8 @@ rung!(
     #[target_feature(enable = "avx2,fma,f16c")],
     || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
     [1 2 3 4],
-    []
+    [],
+    4
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -224,7 +232,8 @@ rung!(
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("f16c"),
     [1 2 3 4],
-    [1 2 3 4 5 6]
+    [1 2 3 4 5 6],
+    6
 );
 
 // 32 registers of a quarter each: four rows fill half of them with sums.
@@ -235,7 +244,8 @@ rung!(
     #[target_feature(enable = "neon,dotprod")],
     || std::arch::is_aarch64_feature_detected!("dotprod"),
     [1 2 3 4],
-    []
+    [],
+    4
 );
 
 /// Every rung of this build, the best first, the portable oracle last.

@@ -138,20 +138,23 @@ impl AttendJob<'_> {
             o.fill(0.0);
             for key in (chunk * KEY_CHUNK..((chunk + 1) * KEY_CHUNK).min(last + 1)).step_by(KEY_BLOCK) {
                 let (k, v) = self.block(key, last, gathered);
+                let next = self.next(key + KEY_BLOCK, last).unwrap_or([k, v]);
                 let seen = |i: usize| {
                     let pos = self.rows.pos[task.row + i / per_head] as usize;
                     (pos + 1).saturating_sub(key).min(KEY_BLOCK)
                 };
-                let mut next = 0;
-                while next < n {
-                    let (i, keys) = (next, seen(next));
+                let mut at = 0;
+                while at < n {
+                    let (i, keys) = (at, seen(at));
                     // Only queries that see the same keys go together: the weight 0 of a later row's value does not
                     // keep it from an earlier row if it is infinite or not a number.
-                    let mut count = 1;
-                    while count < QUERIES && i + count < n && seen(i + count) == keys {
-                        count += 1;
+                    let mut alike = 1;
+                    while i + alike < n && seen(i + alike) == keys {
+                        alike += 1;
                     }
-                    next += count;
+                    // As even as can be: 7 as 4 + 3, not 6 + 1.
+                    let count = alike.div_ceil(alike.div_ceil(self.rung.queries));
+                    at += count;
                     if keys == 0 {
                         continue;
                     }
@@ -162,6 +165,7 @@ impl AttendJob<'_> {
                         seen: [keys; QUERIES],
                         k,
                         v,
+                        next,
                         m: m[i..].as_mut_ptr(),
                         l: l[i..].as_mut_ptr(),
                         o: o[i * hd..].as_mut_ptr(),
@@ -220,6 +224,19 @@ impl AttendJob<'_> {
         let page = |i: usize| table[(key / PAGE + i).min((end - 1) / PAGE)];
         let ptr = |f: &dyn Fn(PageId) -> *const u8| [f(page(0)), f(page(1)), f(page(2)), f(page(3))];
         (ptr(&|p| self.pages.k(self.layer, p, self.head)), ptr(&|p| self.pages.v(self.layer, p, self.head)))
+    }
+
+    /// The pages in place of the block from `key` on, if this task has one.
+    fn next(&self, key: usize, last: usize) -> Option<[[*const u8; 4]; 2]> {
+        let end = ((self.task.chunk + self.task.chunks) * KEY_CHUNK).min(last + 1);
+        let table = &self.rows.table[self.rows.seqs[self.task.seq].table..];
+        let page = |i: usize| table.get((key / PAGE + i).min((end - 1) / PAGE)).copied();
+        (key < end).then_some(())?;
+        let pages = [page(0)?, page(1)?, page(2)?, page(3)?];
+        Some([
+            pages.map(|p| self.pages.k(self.layer, p, self.head)),
+            pages.map(|p| self.pages.v(self.layer, p, self.head)),
+        ])
     }
 
     fn gather(&self, key: usize, end: usize, to: &mut [f32]) -> ([*const u8; 4], [*const u8; 4]) {

@@ -99,7 +99,8 @@ impl Worker<'_> {
     ///
     /// Each worker first gets one contiguous range, the same in every run of that many workers (so that its pages and
     /// cache lines stay its own), together about three quarters of the units; then all take chunks of `grain` units
-    /// of the rest as they get there. Every range starts at a multiple of `grain`. A `grain` of 0 counts as 1, and
+    /// of the rest as they get there, several at a time while many are left: every range starts with a cold stream
+    /// of weights. Every range starts at a multiple of `grain`. A `grain` of 0 counts as 1, and
     /// one so small that there were more than 32 768 chunks is multiplied.
     ///
     /// `ticket` (modulo 8) says which counter the chunks are taken from. Shares that follow each other without a
@@ -124,17 +125,18 @@ impl Worker<'_> {
         let chunks = rest.div_ceil(grain);
         grain = grain.saturating_mul(chunks.div_ceil(MAX_CHUNKS).max(1));
         let chunks = rest.div_ceil(grain);
-        while let Some(chunk) = self.take(ticket % TICKETS, step, chunks) {
-            let from = start + chunk * grain;
-            f(from..n.min(from.saturating_add(grain)));
+        while let Some(some) = self.take(ticket % TICKETS, step, chunks) {
+            let end = start.saturating_add(some.end.saturating_mul(grain));
+            f(start + some.start * grain..n.min(end));
         }
     }
 
-    /// The next chunk below `chunks` that nobody has taken in this step.
+    /// The next chunks below `chunks` that nobody has taken in this step: an even share of half of them (guided
+    /// self-scheduling, Polychronopoulos and Kuck 1987).
     ///
     /// A ticket is the last step that used it << 16 | chunks taken in it. A worker moves on only when all chunks of its
     /// step are taken, so a ticket of a later step means the same, and one of an earlier step is free to be renewed.
-    fn take(&self, ticket: usize, step: u64, chunks: usize) -> Option<usize> {
+    fn take(&self, ticket: usize, step: u64, chunks: usize) -> Option<Range<usize>> {
         if chunks == 0 {
             return None;
         }
@@ -146,9 +148,10 @@ impl Worker<'_> {
                 return None;
             }
             // Not fetch_add: others may take the last chunks and renew the ticket for a later step in between.
-            let next = step << 16 | (taken as u64 + 1);
+            let end = taken + ((chunks - taken) / (2 * self.count)).max(1);
+            let next = step << 16 | end as u64;
             match ticket.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(taken),
+                Ok(_) => return Some(taken..end),
                 Err(now) => word = now,
             }
         }
