@@ -43,6 +43,12 @@ pub trait Lanes: Copy {
     unsafe fn keep_ge(x: Self::F, t: Self::F, v: Self::F) -> Self::F;
     /// lane index `< n ? a : b`
     unsafe fn first(n: usize, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? x : y`, so `y` where either is NaN
+    unsafe fn pick_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// nearest whole number, ties to even
+    unsafe fn nearest(a: Self::F) -> Self::F;
+    /// 16 IEEE halves, rounded to nearest, ties to even
+    unsafe fn store_f16(p: *mut u16, v: Self::F);
     /// nearest integer, ties to even
     unsafe fn round(a: Self::F) -> Self::I;
     /// rounded to nearest, ties to even
@@ -135,17 +141,27 @@ pub trait Lanes: Copy {
         a[0]
     }
 
-    /// [`Lanes::sum`] of eight vectors
+    /// [`Lanes::sum`] of eight vectors in the first eight lanes; the others hold any of them
     #[inline(always)]
-    unsafe fn sums(v: &[Self::F; 8]) -> [f32; 8] {
-        // SAFETY: arithmetic only; the caller vouches for the rung.
-        v.map(|v| unsafe { Self::sum(v) })
+    unsafe fn sums(v: &[Self::F; 8]) -> Self::F {
+        let mut out = [0f32; 16];
+        for i in 0..16 {
+            // SAFETY: arithmetic only; the caller vouches for the rung.
+            out[i] = if i < 8 { unsafe { Self::sum(v[i]) } } else { out[i - 8] };
+        }
+        // SAFETY: 16 values.
+        unsafe { Self::load(out.as_ptr()) }
     }
-    /// [`Lanes::top`] of eight vectors
+    /// [`Lanes::top`] of eight vectors in the first eight lanes; the others hold any of them
     #[inline(always)]
-    unsafe fn tops(v: &[Self::F; 8]) -> [f32; 8] {
-        // SAFETY: arithmetic only; the caller vouches for the rung.
-        v.map(|v| unsafe { Self::top(v) })
+    unsafe fn tops(v: &[Self::F; 8]) -> Self::F {
+        let mut out = [0f32; 16];
+        for i in 0..16 {
+            // SAFETY: arithmetic only; the caller vouches for the rung.
+            out[i] = if i < 8 { unsafe { Self::top(v[i]) } } else { out[i - 8] };
+        }
+        // SAFETY: 16 values.
+        unsafe { Self::load(out.as_ptr()) }
     }
 
     /// hint that the line at `p` is wanted soon; any address is fine

@@ -81,29 +81,13 @@ pub unsafe fn quantise<L: Lanes>(x: *const f32, n: usize, block: usize, to: Code
     }
 }
 
-/// Squared errors per level and block → each block's best level and its error; infinity when no error compares, which
-/// means an infinity or NaN in the block. In units of the values an error of one code weighs (amax / level)².
-#[inline(always)]
-fn choose<const N: usize>(errors: &[[f32; N]; LEVELS.len()]) -> ([usize; N], [f32; N]) {
-    let (mut best, mut least) = ([0; N], [f32::INFINITY; N]);
-    for (l, level) in LEVELS.iter().enumerate() {
-        for i in 0..N {
-            let e = errors[l][i] / (level * level);
-            let better = e < least[i];
-            best[i] = if better { l } else { best[i] };
-            least[i] = if better { e } else { least[i] };
-        }
-    }
-    (best, least)
-}
-
 /// Adds the squared rounding errors of `v` at scale `inv`.
 #[inline(always)]
 unsafe fn miss<L: Lanes>(v: L::F, inv: f32, error: L::F) -> L::F {
     // SAFETY: arithmetic only; the caller vouches for the rung.
     unsafe {
         let u = L::mul(v, L::splat(inv));
-        let e = L::sub(u, L::from_int(L::round(u)));
+        let e = L::sub(u, L::nearest(u));
         L::fma(e, e, error)
     }
 }
@@ -122,46 +106,36 @@ unsafe fn small<L: Lanes>(x: *const f32, c: usize, to: Codes) {
             }
         }
         let amax = L::tops(&top);
-        let mut inv = [[0f32; 8]; N];
-        for (level, inv) in LEVELS.iter().zip(&mut inv) {
-            for i in 0..8 {
-                inv[i] = level / amax[i];
-            }
-        }
-        let mut sums = [[0f32; 8]; N];
-        for l in 0..N {
-            let mut error = [zero; 8];
+        let mut inv = [zero; N];
+        let mut error = [zero; N];
+        for (l, level) in LEVELS.iter().enumerate() {
+            inv[l] = L::div(L::splat(*level), amax);
+            let each = spill::<L>(inv[l]);
+            let mut sum = [zero; 8];
             for i in 0..8 {
                 for j in 0..2 {
-                    error[i] = miss::<L>(L::load(x.add(32 * i + 16 * j)), inv[l][i], error[i]);
+                    sum[i] = miss::<L>(L::load(x.add(32 * i + 16 * j)), each[i], sum[i]);
                 }
             }
-            sums[l] = L::sums(&error);
+            error[l] = L::sums(&sum);
         }
-        let (best, least) = choose(&sums);
-        let mut scale = [0f32; 8];
-        let mut flat_at = [None; 8];
-        let mut any = false;
-        for i in 0..8 {
-            scale[i] = inv[best[i]][i];
-            any |= amax[i] < LEAST || least[i] == f32::INFINITY;
+        // In units of the values an error of one code weighs (amax / level)².
+        let (mut scale, mut least) = (inv[0], L::splat(f32::INFINITY));
+        for (l, level) in LEVELS.iter().enumerate() {
+            let e = L::div(error[l], L::splat(level * level));
+            scale = L::pick_lt(e, least, inv[l], scale);
+            least = L::pick_lt(e, least, e, least);
         }
-        if any {
-            for i in 0..8 {
-                // The maximum passes NaN over.
-                let number = || (0..32).all(|k| !(*x.add(32 * i + k)).is_nan());
-                if amax[i] < LEAST {
-                    flat_at[i] = Some(if number() { 0.0 } else { f32::NAN });
-                } else if least[i] == f32::INFINITY {
-                    flat_at[i] = Some(f32::NAN);
-                }
-            }
-        }
+        let (tops, errors) = (spill::<L>(amax), spill::<L>(least));
+        // Blocks that hold no numbers, or next to nothing: no error compares with an infinity or NaN in the block.
+        let odd = |i: usize| tops[i] < LEAST || errors[i] == f32::INFINITY;
+        let any = (0..8).any(odd);
+        let each = spill::<L>(scale);
         let (mut ur, mut rr, mut total) = ([zero; 8], [zero; 8], [zero; 8]);
         for i in 0..8 {
             for j in 0..2 {
                 let at = 32 * i + 16 * j;
-                let u = L::mul(L::load(x.add(at)), L::splat(scale[i]));
+                let u = L::mul(L::load(x.add(at)), L::splat(each[i]));
                 let code = L::round(u);
                 let r = L::from_int(code);
                 ur[i] = L::fma(u, r, ur[i]);
@@ -172,24 +146,33 @@ unsafe fn small<L: Lanes>(x: *const f32, c: usize, to: Codes) {
             }
         }
         let (ur, rr, total) = (L::sums(&ur), L::sums(&rr), L::sums(&total));
+        // Least squares: d = Σxr / Σr²; Σr² >= 125², because the largest value has its level.
+        let d = L::div(L::div(ur, rr), scale);
+        let (ds, n8, d) =
+            (spill::<L>(L::mul(d, total)), spill::<L>(L::mul(total, L::splat(-8.0))), spill::<L>(d));
         for i in 0..8 {
-            // Least squares: d = Σxr / Σr²; Σr² >= 125², because the largest value has its level.
-            let d = ur[i] / rr[i] / scale[i];
-            *to.d.add(8 * c + i) = d;
-            // What a block that holds no numbers leaves here is overwritten below.
-            *to.n8.add(8 * c + i) = (total[i] as i32).wrapping_mul(-8);
-            *to.ds.add(8 * c + i) = d * total[i];
+            let b = 8 * c + i;
+            (*to.d.add(b), *to.ds.add(b), *to.n8.add(b)) = (d[i], ds[i], n8[i] as i32);
         }
         if any {
-            for (i, d) in flat_at.iter().enumerate() {
-                let (Some(d), b) = (d, 8 * c + i) else { continue };
-                *to.d.add(b) = *d;
+            for i in (0..8).filter(|&i| odd(i)) {
+                // The maximum passes NaN over.
+                let nothing = tops[i] < LEAST && (0..32).all(|k| !(*x.add(32 * i + k)).is_nan());
+                let (b, d) = (8 * c + i, if nothing { 0.0 } else { f32::NAN });
+                (*to.d.add(b), *to.ds.add(b), *to.n8.add(b)) = (d, d, 0);
                 to.q.add(32 * b).write_bytes(0, 32);
-                *to.n8.add(b) = 0;
-                *to.ds.add(b) = d * 0.0;
             }
         }
     }
+}
+
+/// A vector's lanes in memory.
+#[inline(always)]
+unsafe fn spill<L: Lanes>(v: L::F) -> [f32; 16] {
+    let mut out = [0f32; 16];
+    // SAFETY: 16 values fit the array.
+    unsafe { L::store(out.as_mut_ptr(), v) };
+    out
 }
 
 /// One block of 256.
@@ -210,7 +193,13 @@ unsafe fn large<L: Lanes>(x: *const f32, c: usize, to: Codes) {
                 *error = miss::<L>(v, level / amax, *error);
             }
         }
-        let ([best], [least]) = choose(&error.map(|e| [lanes::sum::<L>(e)]));
+        let (mut best, mut least) = (0, f32::INFINITY);
+        for (l, level) in LEVELS.iter().enumerate() {
+            let e = lanes::sum::<L>(error[l]) / (level * level);
+            if e < least {
+                (best, least) = (l, e);
+            }
+        }
         if amax < LEAST || least == f32::INFINITY {
             let zero = amax < LEAST && (0..256).all(|k| !(*x.add(k)).is_nan());
             *to.d.add(c) = if zero { 0.0 } else { f32::NAN };
@@ -235,7 +224,7 @@ unsafe fn large<L: Lanes>(x: *const f32, c: usize, to: Codes) {
         let mut sums = [0i16; 16];
         for half in 0..2 {
             let part: [L::F; 8] = std::array::from_fn(|i| codes[8 * half + i]);
-            for (i, s) in L::sums(&part).iter().enumerate() {
+            for (i, s) in spill::<L>(L::sums(&part)).iter().take(8).enumerate() {
                 sums[8 * half + i] = *s as i16;
             }
         }
@@ -246,6 +235,18 @@ unsafe fn large<L: Lanes>(x: *const f32, c: usize, to: Codes) {
             let k = i / 4 * 4 + PAIRED[i % 4];
             *to.s32.add(8 * c + i) = sums[2 * k] + sums[2 * k + 1];
         }
+    }
+}
+
+/// `n` values, a multiple of 16, as IEEE halves, rounded to nearest, ties to even.
+///
+/// # Safety
+/// `n` values at each pointer; the rung is there.
+#[inline(always)]
+pub unsafe fn to_half<L: Lanes>(x: *const f32, n: usize, out: *mut u16) {
+    for i in (0..n).step_by(16) {
+        // SAFETY: the bounds are the caller's promise.
+        unsafe { L::store_f16(out.add(i), L::load(x.add(i))) };
     }
 }
 

@@ -5,13 +5,13 @@ use tamp_formats::Kind;
 use crate::attend::{self, Block, Half, Single};
 use crate::lanes::portable::Portable;
 use crate::rows::{self, Codes};
-use crate::tile::{Act, Tile, blocks, floats, gemm, kquants, lowbit};
+use crate::tile::{Act, Out, Tile, blocks, floats, gemm, kquants, lowbit};
 
 /// Widest T of any kernel.
 pub const WIDEST: usize = 6;
 
-/// `(weights, tiles, superblocks per row, T activation rows, out [tiles][T][16])`; tiles a multiple of R; see [`gemm`].
-pub type GemmFn = unsafe fn(*const u8, usize, usize, *const Act, *mut f32);
+/// `(weights, tiles, superblocks per row, T activation rows, out)`; tiles a multiple of R; see [`gemm`].
+pub type GemmFn = unsafe fn(*const u8, usize, usize, *const Act, &Out);
 
 /// A format's kernels and layout on one rung.
 #[derive(Clone, Copy)]
@@ -54,6 +54,8 @@ pub struct Rung {
     pub scale: unsafe fn(*const f32, f32, *const f32, usize, *mut f32),
     /// [`rows::quantise`]
     pub quantise: unsafe fn(*const f32, usize, usize, Codes),
+    /// [`rows::to_half`]
+    pub to_half: unsafe fn(*const f32, usize, *mut u16),
     /// [`rows::silu_mul`]
     pub silu_mul: unsafe fn(*mut f32, *const f32),
     /// query vectors [`attend::block`] takes at most
@@ -98,7 +100,7 @@ macro_rules! rung {
 
             $(#[$feature])?
             unsafe fn multiply<F: Tile, const R: usize, const T: usize>(
-                w: *const u8, tiles: usize, supers: usize, a: *const Act, out: *mut f32,
+                w: *const u8, tiles: usize, supers: usize, a: *const Act, out: &Out,
             ) {
                 // SAFETY: this function's contract is that of `gemm`; the rung was checked when it was chosen.
                 unsafe { gemm::<L, F, R, T>(w, tiles, supers, a, out) }
@@ -141,6 +143,11 @@ macro_rules! rung {
             unsafe fn quantise(x: *const f32, n: usize, block: usize, to: Codes) {
                 // SAFETY: same contract.
                 unsafe { rows::quantise::<L>(x, n, block, to) }
+            }
+            $(#[$feature])?
+            unsafe fn to_half(x: *const f32, n: usize, out: *mut u16) {
+                // SAFETY: same contract.
+                unsafe { rows::to_half::<L>(x, n, out) }
             }
             $(#[$feature])?
             unsafe fn silu_mul(g: *mut f32, u: *const f32) {
@@ -195,6 +202,7 @@ macro_rules! rung {
                 rms,
                 scale,
                 quantise,
+                to_half,
                 silu_mul,
                 queries: $queries,
                 attend_f16,

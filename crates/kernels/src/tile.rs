@@ -119,20 +119,33 @@ impl<const R: usize> Ahead<R> {
     }
 }
 
-/// `out[tile][t][16] = Σ_k w[tile][k] · a[t][k]`, superblock after superblock in k order: a row's sum never depends
-/// on `R`, `T`, on the tile run or on the rung. `R` tiles go side by side, so that a broadcast of four activations
-/// serves them all.
+/// Where the products of a run of tiles go, and what is done to them on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Out {
+    /// the first tile's first row: 16 floats per tile, tiles side by side
+    pub to: *mut f32,
+    /// floats from row to row
+    pub stride: usize,
+    /// 16 floats per tile to be added, or null
+    pub bias: *const f32,
+    /// added to what is there instead of replacing it
+    pub add: bool,
+}
+
+/// `out[t][tile][16] = Σ_k w[tile][k] · a[t][k] (+ bias)`, superblock after superblock in k order: a row's sum never
+/// depends on `R`, `T`, on the tile run or on the rung. `R` tiles go side by side, so that a broadcast of four
+/// activations serves them all.
 ///
 /// # Safety
 /// `tiles` is a multiple of `R`, `w` holds `tiles * supers * F::BYTES` bytes, `a` points to `T` activation rows, `out`
-/// to `tiles * T * 16` floats, and the rung is there.
+/// has room for `tiles` tiles in each of `T` rows, and the rung is there.
 #[inline(always)]
 pub unsafe fn gemm<L: Lanes, F: Tile, const R: usize, const T: usize>(
     w: *const u8,
     tiles: usize,
     supers: usize,
     a: *const Act,
-    out: *mut f32,
+    out: &Out,
 ) {
     // SAFETY: the bounds are the caller's promise, word for word.
     unsafe {
@@ -152,8 +165,17 @@ pub unsafe fn gemm<L: Lanes, F: Tile, const R: usize, const T: usize>(
                 }
             }
             for r in 0..R {
+                let at = (tile + r) * ROWS;
+                if !out.bias.is_null() {
+                    let bias = L::load(out.bias.add(at));
+                    for t in 0..T {
+                        acc[r][t] = L::add(acc[r][t], bias);
+                    }
+                }
                 for t in 0..T {
-                    L::store(out.add(((tile + r) * T + t) * ROWS), acc[r][t]);
+                    let to = out.to.add(t * out.stride + at);
+                    let sum = if out.add { L::add(L::load(to), acc[r][t]) } else { acc[r][t] };
+                    L::store(to, sum);
                 }
             }
             tile += R;

@@ -1,9 +1,11 @@
-//! Matrix times rows: tiles are shared over workers, rows go through the kernels up to eight at a time.
+//! Matrix times rows: tiles are shared over workers, rows go through the kernels a few at a time.
 
+use super::Vector;
 use super::buf::Quant;
+use super::parts::Rows;
 use crate::linear::Linear;
-use crate::rung::WIDEST;
-use crate::tile::{Act, ROWS};
+use crate::rung::{GemmFn, WIDEST};
+use crate::tile::{Act, Out, ROWS};
 
 /// Tiles a worker takes at once when stealing: about this many weight bytes (5–10 µs at 10–40 GB/s).
 const STEAL_BYTES: usize = 128 << 10;
@@ -38,10 +40,13 @@ unsafe impl Sync for Inputs<'_> {}
 unsafe impl Send for Inputs<'_> {}
 
 impl Inputs<'_> {
-    /// Row `r` as the format of `w` wants it.
-    fn act(&self, w: &Linear, r: usize) -> Act {
+    /// `t` rows from `r` on as the format of `w` wants them; places behind repeat the last one.
+    fn acts(&self, w: &Linear, r: usize, t: usize) -> [Act; WIDEST] {
         let quant = if w.kernel.kind.act_block() == 256 { self.q256 } else { self.q32 };
-        quant.act(r, self.x.wrapping_add(r * self.stride))
+        std::array::from_fn(|i| {
+            let r = r + i.min(t - 1);
+            quant.act(r, self.x.wrapping_add(r * self.stride))
+        })
     }
 }
 
@@ -50,11 +55,41 @@ pub fn grain(bytes: usize) -> usize {
     (STEAL_BYTES / bytes.max(1)).clamp(2, 64).next_multiple_of(2)
 }
 
+/// Multiplies tiles `first..first + count` of `w` with all rows into `to`, whose rows have room for whole tiles; biases
+/// are padded to whole tiles.
+///
+/// # Safety
+/// These tiles of `to` are this worker's.
+pub unsafe fn multiply_into(
+    w: &Linear,
+    first: usize,
+    count: usize,
+    inputs: &Inputs<'_>,
+    to: Rows<'_>,
+    bias: Option<&Vector>,
+    add: bool,
+) {
+    let whole = (w.rows / ROWS).clamp(first, first + count);
+    walk(w, first, whole, usize::MAX, inputs, |call| {
+        let at = call.tile * ROWS;
+        let bias = bias.map_or(std::ptr::null(), |b| b.ptr().wrapping_add(at));
+        let out = Out { to: to.at(call.row).wrapping_add(at), stride: to.stride, bias, add };
+        // SAFETY: whole tiles lie within a row; the caller's promise.
+        unsafe { call.run(&out) };
+    });
+    // A ragged last tile goes through a copy: the padding behind a row's width stays zero whatever comes out.
+    multiply(w, whole, first + count - whole, inputs, |tile, r, values| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { to.part(r, tile * ROWS, w.rows - tile * ROWS) };
+        for (i, to) in to.iter_mut().enumerate() {
+            let sum = values[i] + bias.map_or(0.0, |b| b.data[tile * ROWS + i]);
+            *to = if add { *to + sum } else { sum };
+        }
+    });
+}
+
 /// Multiplies tiles `first..first + count` of `w` with all rows and hands every result of 16 outputs to
 /// `sink(tile, row, values)`.
-///
-/// Few rows: runs of tiles stream through the cache once. Many rows: blocks of them stay in the second-level cache
-/// while a run of tiles that fits the third passes by.
 pub fn multiply(
     w: &Linear,
     first: usize,
@@ -62,23 +97,61 @@ pub fn multiply(
     inputs: &Inputs<'_>,
     mut sink: impl FnMut(usize, usize, &[f32; ROWS]),
 ) {
-    let end = first + count;
+    let mut results = [[[0f32; ROWS]; RUN]; WIDEST];
+    walk(w, first, first + count, RUN, inputs, |call| {
+        let to = results.as_mut_ptr().cast();
+        // SAFETY: there is room for RUN tiles of as many rows as any kernel takes.
+        unsafe { call.run(&Out { to, stride: RUN * ROWS, bias: std::ptr::null(), add: false }) };
+        for i in 0..call.tiles {
+            for (j, row) in results[..call.rows].iter().enumerate() {
+                sink(call.tile + i, call.row + j, &row[i]);
+            }
+        }
+    });
+}
+
+/// One call of a kernel.
+struct Call<'a> {
+    kernel: GemmFn,
+    w: &'a Linear,
+    /// first tile
+    tile: usize,
+    tiles: usize,
+    /// first row
+    row: usize,
+    rows: usize,
+    acts: [Act; WIDEST],
+}
+
+impl Call<'_> {
+    /// # Safety
+    /// `out` has room for the tiles in every row.
+    unsafe fn run(&self, out: &Out) {
+        let (w, from) = (self.w, self.w.tile(self.tile));
+        // SAFETY: the tiles are packed for this kernel and as many as it takes at once, the rows cover their columns,
+        // and the rung was available when it was chosen.
+        unsafe { (self.kernel)(from, self.tiles, w.supers, self.acts.as_ptr(), out) }
+    }
+}
+
+/// Cuts tiles `first..end` and all rows into kernel calls of at most `run` tiles.
+///
+/// Few rows: the tiles stream through the cache once. Many rows: blocks of them stay in the second-level cache while a
+/// run of tiles that fits the third passes by.
+fn walk(w: &Linear, first: usize, end: usize, run: usize, inputs: &Inputs<'_>, mut f: impl FnMut(&Call<'_>)) {
     let widest = w.kernel.widest();
     if inputs.rows <= widest {
-        return block(w, first, end, 0, inputs.rows, inputs, &mut sink);
+        return block(w, (first, end, run), (0, inputs.rows), inputs, &mut f);
     }
     let tiles = (RUN_BYTES / w.tile_bytes().max(1)).next_multiple_of(2).max(2);
     let rows = (BLOCK_BYTES / w.cols.max(1)).max(2 * widest);
     for from in (first..end).step_by(tiles) {
         let to = end.min(from + tiles);
         for row in (0..inputs.rows).step_by(rows) {
-            let mut tile = from;
-            while tile < to {
-                let next = to.min(tile + 2);
+            for tile in (from..to).step_by(2) {
                 groups(row, inputs.rows.min(row + rows), widest, |at, n| {
-                    block(w, tile, next, at, n, inputs, &mut sink);
+                    block(w, (tile, to.min(tile + 2), run), (at, n), inputs, &mut f);
                 });
-                tile = next;
             }
         }
     }
@@ -96,20 +169,17 @@ fn groups(from: usize, to: usize, widest: usize, mut f: impl FnMut(usize, usize)
     }
 }
 
-/// Tiles `from..to` with `rows` rows from `row` on, at most as many as a kernel takes.
+/// Tiles `from..to`, at most `run` a call, with `rows` rows from `row` on, at most as many as a kernel takes.
 fn block(
     w: &Linear,
-    from: usize,
-    to: usize,
-    row: usize,
-    rows: usize,
+    (from, to, run): (usize, usize, usize),
+    (row, rows): (usize, usize),
     inputs: &Inputs<'_>,
-    sink: &mut impl FnMut(usize, usize, &[f32; ROWS]),
+    f: &mut impl FnMut(&Call<'_>),
 ) {
-    let mut out = [[0f32; ROWS]; RUN * WIDEST];
     let mut tile = from;
     while tile < to {
-        let mut tiles = (to - tile).min(RUN);
+        let mut tiles = (to - tile).min(run);
         let paired = tiles > 1 && rows > STREAMED && w.kernel.paired[0].is_some();
         let table = if paired { &w.kernel.paired } else { &w.kernel.single };
         if paired {
@@ -121,16 +191,9 @@ fn block(
             while t > 1 && table.get(t - 1).copied().flatten().is_none() {
                 t -= 1;
             }
-            let acts: [Act; WIDEST] = std::array::from_fn(|i| inputs.act(w, row + done + i.min(t - 1)));
             if let Some(kernel) = table[t - 1] {
-                // SAFETY: the tiles are packed for this kernel and as many as it takes at once, the rows cover their
-                // columns, `out` has room for RUN × WIDEST results, and the rung was available when it was chosen.
-                unsafe { kernel(w.tile(tile), tiles, w.supers, acts.as_ptr(), out.as_mut_ptr().cast()) };
-            }
-            for i in 0..tiles {
-                for j in 0..t {
-                    sink(tile + i, row + done + j, &out[i * t + j]);
-                }
+                let acts = inputs.acts(w, row + done, t);
+                f(&Call { kernel, w, tile, tiles, row: row + done, rows: t, acts });
             }
             done += t;
         }

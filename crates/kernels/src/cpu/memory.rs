@@ -7,6 +7,7 @@ use tamp_os::mem::Aligned;
 
 use super::zeroed;
 use crate::device::{DeviceError, KvShape, Move, Slot};
+use crate::rung::Rung;
 
 /// Pages of one KV group.
 pub struct Pages {
@@ -105,8 +106,8 @@ impl Writer<'_> {
     /// Stores one head's K and V of a position.
     ///
     /// # Safety
-    /// No other worker writes the same slot and head at the same time.
-    pub unsafe fn write(&self, slot: Slot, head: usize, k: &[f32], v: &[f32]) {
+    /// No other worker writes the same slot and head at the same time; heads are a multiple of 16 wide.
+    pub unsafe fn write(&self, rung: &Rung, slot: Slot, head: usize, k: &[f32], v: &[f32]) {
         let base = self.pages.head(self.layer, slot.page, head);
         let (hd, at) = (self.pages.shape.head_dim, slot.offset as usize);
         assert!(k.len() == hd && v.len() == hd && at < PAGE);
@@ -122,9 +123,13 @@ impl Writer<'_> {
                 }
                 _ => {
                     let (kp, vp) = (self.k.add(base).cast::<u16>(), self.v.add(base).cast::<u16>());
-                    for d in 0..hd {
-                        *kp.add(d * PAGE + at) = half::f16::from_f32(k[d]).to_bits();
-                        *vp.add(at * hd + d) = half::f16::from_f32(v[d]).to_bits();
+                    (rung.to_half)(v.as_ptr(), hd, vp.add(at * hd));
+                    let mut halves = [0u16; 16];
+                    for (i, k) in k.chunks_exact(16).enumerate() {
+                        (rung.to_half)(k.as_ptr(), 16, halves.as_mut_ptr());
+                        for (j, h) in halves.iter().enumerate() {
+                            *kp.add((16 * i + j) * PAGE + at) = *h;
+                        }
                     }
                 }
             }

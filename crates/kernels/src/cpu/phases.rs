@@ -7,7 +7,7 @@ use tamp_base::ids::Token;
 
 use super::attention;
 use super::buf::Buf;
-use super::matmul::{Inputs, grain, multiply};
+use super::matmul::{grain, multiply, multiply_into};
 use super::memory::Pages;
 use super::parts::{Quants, Rows};
 use super::{Cpu, Vector};
@@ -64,9 +64,10 @@ pub fn project(
         ready(cpu, worker, n, d, Some(norm), normed, &quants, &linears);
         worker.barrier();
         let inputs = quants.inputs(normed, n);
-        tiles(worker, 1, &linears, &inputs, |which, tile, r, values| {
+        tiles(worker, 1, &linears, |which, first, count| {
+            let p = parts[which];
             // SAFETY: a tile is handed out once.
-            unsafe { store(parts[which], out[which], tile, r, values) };
+            unsafe { multiply_into(&p.w, first, count, &inputs, out[which], p.bias.as_ref(), false) };
         });
         worker.barrier();
         let (heads, kv_heads) = (w.shape.heads, w.shape.kv_heads);
@@ -90,7 +91,7 @@ pub fn project(
                     rotate(&mut part[..2 * pairs], c, s, w.shape.rope.pairing);
                     if unit % (heads + kv_heads) >= heads {
                         let v = out[2].part(r, head * hd, hd);
-                        writer.write(rows.slot(r), head, part, v);
+                        writer.write(cpu.rung, rows.slot(r), head, part, v);
                     }
                 }
             }
@@ -126,14 +127,10 @@ fn add_projection(
     cpu.pool.run(|worker| {
         ready(cpu, worker, n, width, None, from, quants, &[&p.w]);
         worker.barrier();
-        tiles(worker, 1, &[&p.w], &quants.inputs(from, n), |_, tile, r, values| {
-            let count = ROWS.min(p.w.rows - tile * ROWS);
+        let inputs = quants.inputs(from, n);
+        tiles(worker, 1, &[&p.w], |_, first, count| {
             // SAFETY: a tile is handed out once.
-            let to = unsafe { x.part(r, tile * ROWS, count) };
-            let sums = with_bias(p, tile, values);
-            for (v, s) in to.iter_mut().zip(sums) {
-                *v += s;
-            }
+            unsafe { multiply_into(&p.w, first, count, &inputs, x, p.bias.as_ref(), true) };
         });
     });
 }
@@ -153,10 +150,8 @@ pub fn gate(cpu: &Cpu, w: &FfnWeights<Cpu>, n: usize, buf: &mut Buf) {
             // Gate and up of a few tiles after each other, so that the gate's results are still near.
             for tile in range.clone().step_by(4) {
                 let count = range.end.min(tile + 4) - tile;
-                multiply(&w.gate.w, tile, count, &inputs, |tile, r, values| {
-                    // SAFETY: a tile is handed out once.
-                    unsafe { store(&w.gate, ff, tile, r, values) };
-                });
+                // SAFETY: a tile is handed out once.
+                unsafe { multiply_into(&w.gate.w, tile, count, &inputs, ff, w.gate.bias.as_ref(), false) };
                 multiply(&w.up.w, tile, count, &inputs, |tile, r, values| {
                     let up = with_bias(&w.up, tile, values);
                     // SAFETY: rows are a multiple of 256 wide, so 16 values from a tile's start are in bounds; this
@@ -193,7 +188,8 @@ pub fn head(
         ready(cpu, worker, rows.len(), d, Some(norm), normed, &quants, &[head]);
         worker.barrier();
         let mut own = vec![none; rows.len()];
-        tiles(worker, 1, &[head], &quants.inputs(normed, rows.len()), |_, tile, i, values| {
+        let inputs = quants.inputs(normed, rows.len());
+        let mut sink = |tile: usize, i: usize, values: &[f32; ROWS]| {
             let count = ROWS.min(vocab - tile * ROWS);
             if let Some(line) = line[i] {
                 // SAFETY: a tile is handed out once.
@@ -201,7 +197,8 @@ pub fn head(
                 to.copy_from_slice(&values[..count]);
             }
             own[i] = best_of(own[i], tile, &values[..count]);
-        });
+        };
+        tiles(worker, 1, &[head], |_, first, count| multiply(head, first, count, &inputs, &mut sink));
         let mut all = best.lock().unwrap_or_else(|e| e.into_inner());
         for (a, b) in all.iter_mut().zip(own) {
             better(a, b);
@@ -236,14 +233,8 @@ fn better(a: &mut Best, b: Best) {
     a.nan = nan;
 }
 
-/// Shares the tiles of several matrices as one list: `sink(which, tile, row, values)`.
-fn tiles(
-    worker: &Worker<'_>,
-    ticket: usize,
-    linears: &[&Linear],
-    inputs: &Inputs<'_>,
-    mut sink: impl FnMut(usize, usize, usize, &[f32; ROWS]),
-) {
+/// Shares the tiles of several matrices as one list: `f(which, first tile, tiles)`.
+fn tiles(worker: &Worker<'_>, ticket: usize, linears: &[&Linear], mut f: impl FnMut(usize, usize, usize)) {
     let all: usize = linears.iter().map(|w| w.tiles()).sum();
     let bytes: usize = linears.iter().map(|w| w.bytes()).sum();
     worker.share(ticket, all, grain(bytes / all.max(1)), |range| {
@@ -251,7 +242,7 @@ fn tiles(
         for (which, w) in linears.iter().enumerate() {
             let (a, b) = (range.start.max(start), range.end.min(start + w.tiles()));
             if a < b {
-                multiply(w, a - start, b - a, inputs, |tile, r, values| sink(which, tile, r, values));
+                f(which, a - start, b - a);
             }
             start += w.tiles();
         }
@@ -311,14 +302,4 @@ fn with_bias(p: &Projection<Cpu>, tile: usize, values: &[f32; ROWS]) -> [f32; RO
         }
     }
     out
-}
-
-/// Writes a tile's results, bias added, into its row.
-///
-/// # Safety
-/// This worker owns the tile.
-unsafe fn store(p: &Projection<Cpu>, to: Rows<'_>, tile: usize, r: usize, values: &[f32; ROWS]) {
-    let count = ROWS.min(p.w.rows - tile * ROWS);
-    // SAFETY: the caller's promise.
-    unsafe { to.part(r, tile * ROWS, count) }.copy_from_slice(&with_bias(p, tile, values)[..count]);
 }

@@ -144,6 +144,28 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn pick_lt(a: F, b: F, x: F, y: F) -> F {
+        // SAFETY: as above.
+        let m = each2(a, b, |a, b| unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) });
+        // SAFETY: as above.
+        unsafe { [_mm256_blendv_ps(y[0], x[0], m[0]), _mm256_blendv_ps(y[1], x[1], m[1])] }
+    }
+    #[inline(always)]
+    unsafe fn nearest(a: F) -> F {
+        // SAFETY: as above.
+        each(a, |a| unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: F) {
+        // SAFETY: room for 16 halves.
+        unsafe {
+            for (i, v) in v.into_iter().enumerate() {
+                let h = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+                _mm_storeu_si128(p.add(8 * i).cast(), h);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn round(a: F) -> I {
         // SAFETY: as above. The default rounding mode is nearest, ties to even.
         each(a, |a| unsafe { _mm256_cvtps_epi32(a) })

@@ -15,8 +15,8 @@ pub struct Avx512;
 /// # Safety
 /// AVX-512F and DQ must be there.
 #[inline(always)]
-unsafe fn fold(v: &[__m512; 8], f: impl Fn(__m512, __m512) -> __m512) -> [f32; 8] {
-    // SAFETY: the caller's promise; the last store writes 8 floats.
+unsafe fn fold(v: &[__m512; 8], f: impl Fn(__m512, __m512) -> __m512) -> __m512 {
+    // SAFETY: the caller's promise.
     unsafe {
         // 16 → 8 lanes: two vectors per register, one in each half.
         let half = |a, b| {
@@ -31,11 +31,8 @@ unsafe fn fold(v: &[__m512; 8], f: impl Fn(__m512, __m512) -> __m512) -> [f32; 8
         // 4 → 2 → 1 within quarters: a's vectors end in lanes 0 of them, b's in lanes 2.
         let two = f(_mm512_shuffle_ps::<0b01_00_01_00>(a, b), _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
         let one = f(two, _mm512_shuffle_ps::<0b10_11_00_01>(two, two));
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-        let mut out = [0f32; 8];
-        let all = _mm512_permutexvar_ps(order, one);
-        _mm256_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps256(all));
-        out
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 4, 8, 12, 2, 6, 10, 14);
+        _mm512_permutexvar_ps(order, one)
     }
 }
 
@@ -120,6 +117,24 @@ impl Lanes for Avx512 {
         let m = if n >= 16 { u16::MAX } else { (1u16 << n) - 1 };
         // SAFETY: as above.
         unsafe { _mm512_mask_blend_ps(m, b, a) }
+    }
+    #[inline(always)]
+    unsafe fn pick_lt(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+    #[inline(always)]
+    unsafe fn nearest(a: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: __m512) {
+        // SAFETY: room for 16 halves.
+        unsafe {
+            let h = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_storeu_si256(p.cast(), h);
+        }
     }
     #[inline(always)]
     unsafe fn round(a: __m512) -> __m512i {
@@ -260,12 +275,12 @@ impl Lanes for Avx512 {
         unsafe { top8(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
     }
     #[inline(always)]
-    unsafe fn sums(v: &[__m512; 8]) -> [f32; 8] {
+    unsafe fn sums(v: &[__m512; 8]) -> __m512 {
         // SAFETY: as above.
         unsafe { fold(v, |a, b| _mm512_add_ps(a, b)) }
     }
     #[inline(always)]
-    unsafe fn tops(v: &[__m512; 8]) -> [f32; 8] {
+    unsafe fn tops(v: &[__m512; 8]) -> __m512 {
         // SAFETY: as above.
         unsafe { fold(v, |a, b| _mm512_max_ps(a, b)) }
     }

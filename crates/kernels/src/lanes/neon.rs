@@ -163,6 +163,31 @@ impl Lanes for Neon {
         out
     }
     #[inline(always)]
+    unsafe fn pick_lt(a: F, b: F, x: F, y: F) -> F {
+        let mut out = y;
+        for i in 0..4 {
+            // SAFETY: as above.
+            out[i] = unsafe { vbslq_f32(vcltq_f32(a[i], b[i]), x[i], y[i]) };
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn nearest(a: F) -> F {
+        // SAFETY: as above.
+        each(a, |a| unsafe { vrndnq_f32(a) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: F) {
+        // SAFETY: room for 16 halves.
+        unsafe {
+            for (i, v) in v.into_iter().enumerate() {
+                let h: uint16x4_t;
+                asm!("fcvtn {h:v}.4h, {v:v}.4s", h = out(vreg) h, v = in(vreg) v, options(pure, nomem, nostack));
+                vst1_u16(p.add(4 * i), h);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn round(a: F) -> I {
         // The conversion saturates and takes NaN to 0 where x86 gives i32::MIN: nothing here rounds such a value.
         // SAFETY: as above.

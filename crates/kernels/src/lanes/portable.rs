@@ -86,6 +86,19 @@ impl Lanes for Portable {
         std::array::from_fn(|i| if i < n { a[i] } else { b[i] })
     }
     #[inline(always)]
+    unsafe fn pick_lt(a: F, b: F, x: F, y: F) -> F {
+        std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    unsafe fn nearest(a: F) -> F {
+        a.map(f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: F) {
+        // SAFETY: the caller hands room for 16.
+        unsafe { p.cast::<[u16; 16]>().write_unaligned(v.map(|v| half::f16::from_f32(v).to_bits())) }
+    }
+    #[inline(always)]
     unsafe fn round(a: F) -> I {
         // Out of range and NaN give i32::MIN, as the vector instructions do.
         a.map(|v| {

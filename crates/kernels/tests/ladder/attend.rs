@@ -111,7 +111,7 @@ fn attend(cpu: &Cpu, s: &Shape, seqs: &[Seq], scatter: u64) -> Vec<Vec<f32>> {
                         _ => (vec![3e4; s.head_dim], vec![-3e4; s.head_dim]),
                     };
                     // SAFETY: nobody else writes.
-                    unsafe { pages.writer(layer).write(slot, head, &k, &v) };
+                    unsafe { pages.writer(layer).write(cpu.rung(), slot, head, &k, &v) };
                 }
             }
         }

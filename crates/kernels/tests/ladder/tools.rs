@@ -8,7 +8,7 @@ use tamp_kernels::device::{BufShape, Device, FfnWeights, Projection, RowMap};
 use tamp_kernels::linear::Linear;
 use tamp_kernels::pool::Pool;
 use tamp_kernels::rung::{self, Rung};
-use tamp_kernels::tile::Act;
+use tamp_kernels::tile::{Act, Out};
 
 /// SplitMix64.
 #[derive(Clone)]
@@ -293,10 +293,12 @@ pub fn direct(w: &Linear, pair: bool, first: usize, tiles: usize, rows: &[&Row])
     for r in rows {
         assert!(r.x.len() >= w.supers * w.kernel.k && first + tiles <= w.tiles());
     }
+    let to = Out { to: out.as_mut_ptr().cast(), stride: 16 * tiles, bias: std::ptr::null(), add: false };
     // SAFETY: the rows cover every superblock, the tiles exist, `out` has 16 floats per tile and row, and the rung
     // that packed `w` is available.
-    unsafe { kernel(w.tile(first), tiles, w.supers, acts.as_ptr(), out.as_mut_ptr().cast()) };
-    Some(out)
+    unsafe { kernel(w.tile(first), tiles, w.supers, acts.as_ptr(), &to) };
+    // By tile, then by row.
+    Some((0..tiles * rows.len()).map(|i| out[i % rows.len() * tiles + i / rows.len()]).collect())
 }
 
 /// `W · x` through the device: the down projection adds it to a residual of zeros.
