@@ -369,8 +369,9 @@ fn mutated_compiled_tokenizers_end_in_an_error_or_give_tokens_of_theirs_within_b
 #[test]
 fn every_byte_of_a_compiled_tokenizer_may_be_any_extreme() {
     let _one = ONE.lock();
+    let step = if tries(0) > 0 { 1 } else { 7 };
     for good in compiled() {
-        for at in 0..good.len() {
+        for at in (0..good.len()).step_by(step) {
             for v in [0, 0xff, good[at] ^ 0x80, good[at] ^ 1] {
                 let mut file = good.clone();
                 file[at] = v;
