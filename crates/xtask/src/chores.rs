@@ -57,6 +57,7 @@ pub fn check() -> Result<()> {
     test(&[])?;
     step("doc tests", cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
     super::tidy::run(&root())?;
+    super::asm::run()?;
     if have("cargo-deny", &["--version"]) {
         step("cargo deny", cargo().args(["deny", "check", "licenses", "bans", "sources"]))?;
     } else {

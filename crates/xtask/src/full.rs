@@ -54,6 +54,7 @@ const CHECKS: &[Check] = &[
     ),
     row(7, "tree batches, commit, drafts", "cargo test -p tamp-model -p tamp-kv -p tamp-spec -- --nocapture"),
     row(8, "kernels on every rung", "cargo test -p tamp-kernels -p tamp-formats"),
+    row(8, "no vectors on the stack in the inner loops", "cargo xtask asm"),
     row(8, "kernels on aarch64 under emulation", "cargo xtask neon"),
     row(9, "hostile files", "cargo test -p tamp-weights -p tamp-text -p tamp-engine --test hostile"),
     row(10, "memory forecast", "cargo test -p tamp-cli --test memory -- --nocapture"),

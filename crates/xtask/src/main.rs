@@ -1,6 +1,7 @@
 //! Project chores. `cargo xtask` without a word lists them.
 #![forbid(unsafe_code)]
 
+mod asm;
 mod chores;
 mod docs;
 mod full;
@@ -12,8 +13,9 @@ const HELP: &str = "\
 cargo xtask <chore>
   test   the fast test set (nextest when it is installed, else cargo test)
   tidy   the invariants of ARCHITECTURE.md that a program can check
+  asm    compiles the kernels and looks for vectors on the stack in the inner loops of the AVX-512 ones
   docs   writes docs/techniques.md from the cards
-  check  fmt, clippy, tests, doc tests, tidy, licences and advisories
+  check  fmt, clippy, tests, doc tests, tidy, asm, licences
   full   every row of the acceptance table that a machine can check; prints the hash of its log
          `full 3 8` runs rows 3 and 8 only
   neon   builds and runs the kernel tests for aarch64 under emulation (tools: crates/kernels/tests/neon/run.sh)";
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test", rest @ ..] => chores::test(rest),
         ["tidy"] => tidy::run(&chores::root()),
+        ["asm"] => asm::run(),
         ["docs"] => docs::write(&chores::root()),
         ["check"] => chores::check(),
         ["full", rows @ ..] => full::run(rows),
