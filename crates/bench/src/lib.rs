@@ -6,6 +6,7 @@
 //! | [`single`] | one stream: prefill, decode |
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
+//! | [`width`] | what more rows cost, by block format and in the whole engine |
 //! | [`ceiling`], [`stats`], [`prompt`] | what they share |
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod generate;
 pub mod prompt;
 pub mod single;
 pub mod stats;
+pub mod width;
 
 use std::sync::Arc;
 
@@ -62,6 +64,9 @@ pub enum BenchError {
         /// tokens asked
         want: usize,
     },
+    /// The device refused a matrix or a buffer of a workload.
+    #[error(transparent)]
+    Device(#[from] tamp_kernels::device::DeviceError),
     /// No memory for the probe.
     #[error("the ceiling could not be measured: {0}")]
     Probe(#[from] std::io::Error),

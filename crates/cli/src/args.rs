@@ -45,7 +45,7 @@ pub enum Command {
     Run(RunArgs),
     /// Talks with a model in the terminal
     Chat(ChatArgs),
-    /// Measures: whole requests, decode, prefill, batches
+    /// Measures: whole requests, decode, prefill, batches, what more rows cost
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Shows the plan before it runs: kernels, formats, memory, settings and where they came from
@@ -171,6 +171,8 @@ pub enum BenchCommand {
     Prefill(BenchArgs),
     /// Tokens per second of several sequences at once
     Batch(BenchBatchArgs),
+    /// What more rows at once cost: every block format, or with MODEL the whole engine
+    Width(BenchWidthArgs),
 }
 
 /// Arguments of `bench decode` and `bench prefill`.
@@ -207,6 +209,25 @@ pub struct BenchBatchArgs {
     /// Text for the prompts instead of the built-in prose
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench width`.
+#[derive(Debug, Args)]
+pub struct BenchWidthArgs {
+    /// A path, a name of the store, or hf:…; without it the block formats are measured
+    pub model: Option<String>,
+    /// Block formats [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "FORMAT,…", conflicts_with = "model")]
+    pub formats: Vec<String>,
+    /// Weights of each block format, more than the caches hold, MB
+    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub bytes: u32,
+    /// Rounds over all widths; costs are medians of ratios within a round
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
