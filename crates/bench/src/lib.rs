@@ -6,6 +6,7 @@
 //! | [`single`] | one stream: prefill, decode |
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
+//! | [`ops`] | the published operations, ours beside them |
 //! | [`width`] | what more rows cost, by block format and in the whole engine |
 //! | [`ceiling`], [`stats`], [`prompt`] | what they share |
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@
 pub mod batch;
 pub mod ceiling;
 pub mod generate;
+pub mod ops;
 pub mod prompt;
 pub mod single;
 pub mod stats;
@@ -64,6 +66,9 @@ pub enum BenchError {
         /// tokens asked
         want: usize,
     },
+    /// A line of the operations' table that cannot be read.
+    #[error("line {0} of the table of operations is not seven cells with times in the fourth to sixth")]
+    Ops(usize),
     /// The device refused a matrix or a buffer of a workload.
     #[error(transparent)]
     Device(#[from] tamp_kernels::device::DeviceError),

@@ -173,6 +173,8 @@ pub enum BenchCommand {
     Batch(BenchBatchArgs),
     /// What more rows at once cost: every block format, or with MODEL the whole engine
     Width(BenchWidthArgs),
+    /// The 87 published operations: published, numpy, ours
+    Ops(BenchOpsArgs),
 }
 
 /// Arguments of `bench decode` and `bench prefill`.
@@ -231,6 +233,24 @@ pub struct BenchWidthArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+/// Arguments of `bench ops`.
+#[derive(Debug, Args)]
+pub struct BenchOpsArgs {
+    /// Runs twins of the landed operations in the same run and prints the ratio
+    #[arg(long, value_name = "WHAT")]
+    pub vs: Option<Twins>,
+    /// Worker threads [default: the cores this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// Whose twins.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Twins {
+    /// python3 with numpy
+    Numpy,
 }
 
 /// Arguments of `bench generate`.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod bench;
+mod bench_ops;
 mod bench_width;
 mod ceiling;
 mod chat;
