@@ -7,6 +7,7 @@
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
 //! | [`ops`] | the published operations, ours beside them |
+//! | [`vs`] | another engine in turn with ours, on the same file and token ids |
 //! | [`width`] | what more rows cost, by block format and in the whole engine |
 //! | [`ceiling`], [`stats`], [`prompt`] | what they share |
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod ops;
 pub mod prompt;
 pub mod single;
 pub mod stats;
+pub mod vs;
 pub mod width;
 
 use std::sync::Arc;
@@ -66,6 +68,12 @@ pub enum BenchError {
         /// tokens asked
         want: usize,
     },
+    /// The other engine failed.
+    #[error("{0}")]
+    Peer(String),
+    /// The other engine is not there.
+    #[error("{0}")]
+    NoPeer(String),
     /// A line of the operations' table that cannot be read.
     #[error("line {0} of the table of operations is not seven cells with times in the fourth to sixth")]
     Ops(usize),

@@ -173,6 +173,8 @@ pub enum BenchCommand {
     Batch(BenchBatchArgs),
     /// What more rows at once cost: every block format, or with MODEL the whole engine
     Width(BenchWidthArgs),
+    /// Another engine and ours in turn, on the same file and token ids
+    Vs(BenchVsArgs),
     /// The 87 published operations: published, numpy, ours
     Ops(BenchOpsArgs),
 }
@@ -251,6 +253,75 @@ pub struct BenchOpsArgs {
 pub enum Twins {
     /// python3 with numpy
     Numpy,
+}
+
+/// Arguments of `bench vs`.
+#[derive(Debug, Args)]
+pub struct BenchVsArgs {
+    /// The other engine; all but llama-bench are Python packages
+    pub engine: Engine,
+    /// A path to a GGUF file, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// What is measured (repeatable)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "decode,prefill", value_name = "WORK,…")]
+    pub work: Vec<VsWork>,
+    /// Pairs, after one uncounted sample of each side
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pairs: u32,
+    /// New tokens per stream of decode, batch and context
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub tokens: u32,
+    /// Prompt tokens of prefill
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt: u32,
+    /// Prompt tokens of context
+    #[arg(long, default_value_t = 4096, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth: u32,
+    /// Streams of batch
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
+    /// The binary of llama-bench [default: llama-bench on the path; for batch llama-batched-bench]
+    #[arg(long, value_name = "PATH")]
+    pub bin: Option<PathBuf>,
+    /// Passes an argument on to the binary (repeatable)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub peer_arg: Vec<String>,
+    /// The Python of the other engines
+    #[arg(long, default_value = "python3", value_name = "PATH")]
+    pub python: PathBuf,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// How the model is loaded; --threads holds for both sides.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Engines that tamp can be laid beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// llama.cpp through llama-cpp-python
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+    /// A llama-bench binary, of llama.cpp or of a fork
+    LlamaBench,
+    /// mistral.rs
+    Mistralrs,
+    /// OpenVINO GenAI
+    Openvino,
+}
+
+/// What `bench vs` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum VsWork {
+    /// One stream
+    Decode,
+    /// A prompt
+    Prefill,
+    /// Several streams in the same steps
+    Batch,
+    /// One stream behind a long prompt
+    Context,
 }
 
 /// Arguments of `bench generate`.

@@ -8,7 +8,7 @@ use tamp_bench::{batch, generate, prompt as text, single};
 
 use crate::args::{BenchArgs, BenchBatchArgs, BenchCommand, BenchGenerateArgs};
 use crate::cmd::load::{Loaded, Wish, load};
-use crate::cmd::{Ctx, bench_ops, bench_width, prompt};
+use crate::cmd::{Ctx, bench_ops, bench_vs, bench_width, prompt};
 use crate::fail::{At, Code, Done, Fail};
 use crate::say;
 
@@ -21,10 +21,12 @@ pub fn run(ctx: &Ctx, command: &BenchCommand) -> Done {
         BenchCommand::Generate(a) => whole(ctx, a),
         BenchCommand::Width(a) => bench_width::run(ctx, a),
         BenchCommand::Ops(a) => bench_ops::run(ctx, a),
+        BenchCommand::Vs(a) => bench_vs::run(ctx, a),
     }
 }
 
-fn read(file: Option<&Path>) -> Done<String> {
+/// The prompts' text: a file, or the built-in prose.
+pub fn read(file: Option<&Path>) -> Done<String> {
     file.map_or_else(|| Ok(text::PROSE.to_string()), |f| std::fs::read_to_string(f).at("read", f))
 }
 

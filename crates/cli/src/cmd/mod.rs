@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod bench_ops;
+mod bench_vs;
 mod bench_width;
 mod ceiling;
 mod chat;
