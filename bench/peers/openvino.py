@@ -15,7 +15,7 @@ class Peer:
         import openvino_genai as g
 
         self.np, self.ov, self.g = np, ov, g
-        self.version = g.__version__
+        self.version = g.__version__.split("-")[0]
         cache = g.SchedulerConfig()
         cache.enable_prefix_caching = False
         cache.max_num_batched_tokens = max(256, ctx)

@@ -166,7 +166,7 @@ pub enum BenchCommand {
     /// Whole requests with one loaded engine
     Generate(BenchGenerateArgs),
     /// Tokens per second of one sequence
-    Decode(BenchArgs),
+    Decode(BenchDecodeArgs),
     /// Tokens per second of a prompt
     Prefill(BenchArgs),
     /// Tokens per second of several sequences at once
@@ -177,6 +177,17 @@ pub enum BenchCommand {
     Vs(BenchVsArgs),
     /// The 87 published operations: published, numpy, ours
     Ops(BenchOpsArgs),
+}
+
+/// Arguments of `bench decode`.
+#[derive(Debug, Args)]
+pub struct BenchDecodeArgs {
+    /// Those of `bench prefill`.
+    #[command(flatten)]
+    pub bench: BenchArgs,
+    /// Prompt tokens that every new token attends to; beyond some 6000 give --prompt-file
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth: u32,
 }
 
 /// Arguments of `bench decode` and `bench prefill`.
@@ -283,6 +294,9 @@ pub struct BenchVsArgs {
     /// The binary of llama-bench [default: llama-bench on the path; for batch llama-batched-bench]
     #[arg(long, value_name = "PATH")]
     pub bin: Option<PathBuf>,
+    /// What the other engine is called in the row, such as a fork behind --bin
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Passes an argument on to the binary (repeatable)
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub peer_arg: Vec<String>,

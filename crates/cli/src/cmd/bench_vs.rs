@@ -31,29 +31,29 @@ pub fn run(ctx: &Ctx, a: &BenchVsArgs) -> Done {
     let streams = loads.iter().map(|l| l.streams).max().unwrap_or(1);
     let wish = Wish { batch: Some(streams), ctx: Some(room) };
     let mut l = load(ctx, a.model.as_deref(), &a.load, wish)?;
-    if !ctx.json {
-        say!(
-            "{:<22} {:<9} {:>9} {:>10}  {:<21} {:>6} ceiling",
-            "engine",
-            "work",
-            "tamp",
-            "theirs",
-            "ratio (range)",
-            "share"
-        );
-    }
-    for load in loads {
+    for (i, load) in loads.into_iter().enumerate() {
         // The Python peers hold their memory for the sizes of one work.
         let mut peer = open(a, &l, load)?;
+        if i == 0 && !ctx.json {
+            heading();
+        }
         let ask = Ask::new(&l.subject(), &text, load)?;
         let model = l.path.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let mut bar = ctx.ui.steps(load.work.name(), u64::from(a.pairs));
         let pairs = a.pairs as usize;
-        let row = vs(&mut l.subject(), &mut *peer, &ask, model, pairs, &mut |n| bar.at(n as u64))?;
+        let mut row = vs(&mut l.subject(), &mut *peer, &ask, model, pairs, &mut |n| bar.at(n as u64))?;
         drop(bar);
+        if let Some(name) = &a.name {
+            row.engine.clone_from(name);
+        }
         print(ctx, &row)?;
     }
     Ok(())
+}
+
+fn heading() {
+    let (ratio, share) = ("ratio (range)", "share");
+    say!("{:<22} {:<9} {:>9} {:>10}  {ratio:<21} {share:>6} ceiling", "engine", "work", "tamp", "theirs");
 }
 
 fn print(ctx: &Ctx, r: &VsRow) -> Done {
