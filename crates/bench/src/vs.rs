@@ -95,7 +95,8 @@ pub struct VsRow {
     pub ratio_min: f64,
     /// the largest
     pub ratio_max: f64,
-    /// weight bytes we read per token; none for a prefill, which arithmetic bounds
+    /// weight bytes we read per token, for context also the prompt's keys and values; none for a prefill, which
+    /// arithmetic bounds
     pub bytes_per_token: Option<f64>,
     /// median over pairs of the read ceiling probed around each, GB/s
     pub ceiling_gb_s: f64,
@@ -181,7 +182,11 @@ pub fn vs<D: Device>(
         progress(i + 1);
     }
     let ratios: Vec<f64> = own.iter().zip(&other).map(|(o, t)| o / t).collect();
-    let bytes = (ask.load.work != Work::Prefill).then(|| weights as f64 / ask.load.streams as f64);
+    let bytes = match ask.load.work {
+        Work::Prefill => None,
+        Work::Context => Some(weights as f64 + position_bytes(s) * ask.load.prompt as f64),
+        Work::Decode | Work::Batch => Some(weights as f64 / ask.load.streams as f64),
+    };
     let shares: Vec<f64> =
         own.iter().zip(&ceilings).map(|(o, c)| o * bytes.unwrap_or(0.0) / 1e9 / c).collect();
     Ok(VsRow {
@@ -212,6 +217,12 @@ pub fn vs<D: Device>(
         ceilings,
         facts: s.facts(),
     })
+}
+
+/// Bytes of one position's keys and values in all layers.
+fn position_bytes<D: Device>(s: &Subject<'_, D>) -> f64 {
+    let kv = &s.engine.plan().kv;
+    kv.bytes as f64 / (kv.pages * kv.page).max(1) as f64
 }
 
 /// Our rate, tokens/s of all streams.

@@ -104,6 +104,15 @@ fn a_pair_is_one_sample_of_each_side_on_the_same_ids_and_the_ratio_is_taken_with
         ratios.sort_by(f64::total_cmp);
         assert_eq!((row.ratio_min, row.ratio, row.ratio_max), (ratios[0], ratios[1], ratios[2]));
         assert_eq!(row.work, work.name());
+        let (weights, kv) = (e.model().weight_bytes() as f64, &e.plan().kv);
+        let position = kv.bytes as f64 / (kv.pages * kv.page) as f64;
+        let bytes = match work {
+            Work::Prefill => None,
+            Work::Decode => Some(weights),
+            Work::Batch => Some(weights / 3.0),
+            Work::Context => Some(weights + 40.0 * position),
+        };
+        assert_eq!(row.bytes_per_token, bytes);
         // Ours really ran: a request per sample and stream.
         assert_eq!(e.stats().finished as usize, 4 * streams);
     }

@@ -12,7 +12,7 @@ const HELP: &str = "\
 cargo xtask <chore>
   test   the fast test set (nextest when it is installed, else cargo test)
   tidy   the invariants of ARCHITECTURE.md that a program can check
-  docs   writes docs/techniques.md from the cards
+  docs   writes docs/techniques.md from the cards, the table and chart of docs/performance.md from its rows
   check  fmt, clippy, tests, doc tests, tidy, licences and advisories
   full   every row of the acceptance table that a machine can check; prints the hash of its log
          `full 3 8` runs rows 3 and 8 only
