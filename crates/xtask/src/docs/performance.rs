@@ -29,6 +29,8 @@ pub struct Row {
     pub engine: String,
     /// its version, may be empty
     pub version: String,
+    /// it ran on other token ids than ours
+    pub own_ids: bool,
     /// tokens/s
     pub ours: f64,
     /// tokens/s
@@ -84,6 +86,7 @@ fn row(line: &str) -> Result<Row> {
         work,
         engine: word("engine")?,
         version: v["engine_version"].as_str().unwrap_or_default().to_string(),
+        own_ids: v["same_ids"] == false,
         ours: number("ours_tok_s")?,
         theirs: number("theirs_tok_s")?,
         ratio: [number("ratio")?, number("ratio_min")?, number("ratio_max")?],
@@ -117,13 +120,18 @@ fn table(rows: &[Row]) -> String {
             "| {} | {} | {} | {} | {} | {ratio:.2} ({low:.2}–{high:.2}) | {} | {share} |\n",
             r.model,
             r.work,
-            format!("{} {}", r.engine, r.version).trim_end(),
+            beside(r),
             rate(r.ours),
             rate(r.theirs),
             r.pairs
         );
     }
     out
+}
+
+fn beside(r: &Row) -> String {
+    let own = if r.own_ids { ", own token ids" } else { "" };
+    format!("{}{own}", format!("{} {}", r.engine, r.version).trim_end())
 }
 
 /// The page with its table renewed.
@@ -146,10 +154,11 @@ mod tests {
     use super::*;
 
     fn line(engine: &str, ratio: f64, fraction: &str) -> String {
+        let same = engine == "a";
         format!(
             r#"{{"kind":"tamp.bench.vs","v":1,"model":"m","work":"decode","engine":"{engine}","engine_version":"7",
             "ours_tok_s":1432.4,"theirs_tok_s":41.84,"ratio":{ratio},"ratio_min":2,"ratio_max":4,"pairs":7,
-            "ceiling_gb_s":52.3,"ceiling_fraction":{fraction},"later":"field"}}"#
+            "ceiling_gb_s":52.3,"ceiling_fraction":{fraction},"same_ids":{same},"later":"field"}}"#
         )
         .replace('\n', "")
     }
@@ -164,7 +173,7 @@ mod tests {
         assert!(
             page.contains("| m | decode | a 7 | 1 432 | 41.8 | 3.50 (2.00–4.00) | 7 | 0.75 of 52 GB/s |")
         );
-        assert!(page.contains("| bound by arithmetic |"));
+        assert!(page.contains("| bound by arithmetic |") && page.contains("| b 7, own token ids |"));
         let chart = chart::svg(&rows);
         assert_eq!(chart.matches("class=\"theirs\"").count(), 2, "one bar per engine");
         assert_eq!(chart.matches("class=\"ours\"").count(), 1, "one bar of ours per work");
