@@ -34,9 +34,6 @@ pub fn run(ctx: &Ctx, a: &BenchVsArgs) -> Done {
     for (i, load) in loads.into_iter().enumerate() {
         // The Python peers hold their memory for the sizes of one work.
         let mut peer = open(a, &l, load)?;
-        if i == 0 && !ctx.json {
-            heading();
-        }
         let ask = Ask::new(&l.subject(), &text, load)?;
         let model = l.path.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let mut bar = ctx.ui.steps(load.work.name(), u64::from(a.pairs));
@@ -45,6 +42,9 @@ pub fn run(ctx: &Ctx, a: &BenchVsArgs) -> Done {
         drop(bar);
         if let Some(name) = &a.name {
             row.engine.clone_from(name);
+        }
+        if i == 0 && !ctx.json {
+            heading();
         }
         print(ctx, &row)?;
     }
