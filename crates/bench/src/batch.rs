@@ -1,6 +1,7 @@
 //! Several streams in one step: what company costs.
 
 use serde::Serialize;
+use tamp_base::ids::Token;
 use tamp_engine::outlet::Outlet;
 use tamp_engine::{Event, Request};
 use tamp_kernels::device::Device;
@@ -95,10 +96,21 @@ fn point<D: Device>(
     size: usize,
     tokens: usize,
 ) -> Result<BatchPoint, BenchError> {
-    for i in 0..size {
-        let ids = prompt::tokens(s.engine.tokenizer(), text, i * PROMPT, PROMPT)?;
+    let cut = |i| prompt::tokens(s.engine.tokenizer(), text, i * PROMPT, PROMPT);
+    let prompts = (0..size).map(cut).collect::<Result<Vec<_>, _>>()?;
+    streams(s, &prompts, tokens)
+}
+
+/// Decodes `tokens` tokens behind each prompt, all streams together; the cost ratio is left at 1.
+pub(crate) fn streams<D: Device>(
+    s: &mut Subject<'_, D>,
+    prompts: &[Vec<Token>],
+    tokens: usize,
+) -> Result<BatchPoint, BenchError> {
+    let size = prompts.len();
+    for ids in prompts {
         let request =
-            Request { prompt: ids, max_tokens: Some(tokens), ignore_eos: true, ..Request::default() };
+            Request { prompt: ids.clone(), max_tokens: Some(tokens), ignore_eos: true, ..Request::default() };
         s.engine.submit(request, Box::new(Nobody))?;
     }
     let clock = s.clock();

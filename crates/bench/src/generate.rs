@@ -7,7 +7,7 @@ use tamp_kernels::device::Device;
 
 use crate::ceiling::Bracket;
 use crate::single::ask;
-use crate::stats::{median, ms, quantile};
+use crate::stats::{median, ms, quantile, since};
 use crate::{BenchError, Facts, Subject};
 
 /// The whole-request benchmark. The keys of its text form are those of the field report it answers.
@@ -128,14 +128,7 @@ pub fn generate<D: Device>(
         warmup,
         iterations,
         tokens_identical: answers.windows(2).all(|w| w[0].0 == w[1].0),
-        work: Work {
-            target_forwards: after.target_forwards - before.target_forwards,
-            target_positions: after.target_positions - before.target_positions,
-            layers: after.layers - before.layers,
-            weight_bytes: after.weight_bytes - before.weight_bytes,
-            draft_tested: after.draft_tested - before.draft_tested,
-            draft_accepted: after.draft_accepted - before.draft_accepted,
-        },
+        work: since(after, before),
         facts,
         ceiling,
         samples,

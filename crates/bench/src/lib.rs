@@ -6,15 +6,21 @@
 //! | [`single`] | one stream: prefill, decode |
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
+//! | [`ops`] | the published operations, ours beside them |
+//! | [`vs`] | another engine in turn with ours, on the same file and token ids |
+//! | [`width`] | what more rows cost, by block format and in the whole engine |
 //! | [`ceiling`], [`stats`], [`prompt`] | what they share |
 #![forbid(unsafe_code)]
 
 pub mod batch;
 pub mod ceiling;
 pub mod generate;
+pub mod ops;
 pub mod prompt;
 pub mod single;
 pub mod stats;
+pub mod vs;
+pub mod width;
 
 use std::sync::Arc;
 
@@ -62,6 +68,18 @@ pub enum BenchError {
         /// tokens asked
         want: usize,
     },
+    /// The other engine failed.
+    #[error("{0}")]
+    Peer(String),
+    /// The other engine is not there.
+    #[error("{0}")]
+    NoPeer(String),
+    /// A line of the operations' table that cannot be read.
+    #[error("line {0} of the table of operations is not seven cells with times in the fourth to sixth")]
+    Ops(usize),
+    /// The device refused a matrix or a buffer of a workload.
+    #[error(transparent)]
+    Device(#[from] tamp_kernels::device::DeviceError),
     /// No memory for the probe.
     #[error("the ceiling could not be measured: {0}")]
     Probe(#[from] std::io::Error),

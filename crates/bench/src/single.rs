@@ -7,11 +7,8 @@ use tamp_engine::{Event, Request};
 use tamp_kernels::device::Device;
 
 use crate::ceiling::Bracket;
-use crate::stats::{median, ms, quantile};
+use crate::stats::{median, ms, quantile, since};
 use crate::{BenchError, Facts, Subject, prompt};
-
-/// Prompt of the decode workload, tokens.
-const DECODE_PROMPT: usize = 32;
 
 /// Decoding one stream.
 #[derive(Clone, Debug, Serialize)]
@@ -32,7 +29,9 @@ pub struct DecodeRow {
     pub prefill_ms: f64,
     /// weight bytes really read ÷ tokens
     pub bytes_per_token: f64,
-    /// the read ceiling of this run over a working set of that size
+    /// bytes of keys and values that the median token attends to; not part of the fraction
+    pub kv_bytes_per_token: f64,
+    /// the read ceiling of this run over a working set of the weights
     pub ceiling_gb_s: f64,
     /// weight bytes per second ÷ ceiling
     pub ceiling_fraction: f64,
@@ -101,29 +100,36 @@ pub(crate) fn ask<D: Device>(
     Ok((answer.tokens, answer.timings))
 }
 
-/// `repeats` requests of `tokens` new tokens after one uncounted one.
+/// `repeats` requests of `tokens` new tokens behind a prompt of `depth` tokens, after one uncounted one.
 pub fn decode<D: Device>(
     s: &mut Subject<'_, D>,
     text: &str,
+    depth: usize,
     tokens: usize,
     repeats: usize,
 ) -> Result<DecodeRow, BenchError> {
-    let ids = prompt::tokens(s.engine.tokenizer(), text, 0, DECODE_PROMPT)?;
-    ask(s, ids.clone(), 8.min(tokens))?;
+    let ids = prompt::tokens(s.engine.tokenizer(), text, 0, depth)?;
+    // The uncounted request is the prompt alone, so that its work can be taken off the others'.
+    let start = s.engine.stats().work;
+    ask(s, ids.clone(), 1)?;
     let before = s.engine.stats().work;
+    let alone = since(before, start);
     let bytes = s.engine.model().weight_bytes();
     let pool = s.pool;
     let (ceiling, timings) = Bracket::around(pool, bytes, || {
         (0..repeats).map(|_| Ok(ask(s, ids.clone(), tokens)?.1)).collect::<Result<Vec<_>, BenchError>>()
     })?;
     let timings = timings?;
-    let work = s.engine.stats().work;
+    let work = since(s.engine.stats().work, before);
     let samples: Vec<f64> = timings.iter().flat_map(|t| t.token_ns.iter().map(|&n| ms(n))).collect();
     let total_s = samples.iter().sum::<f64>() / 1e3;
     let rate = if total_s > 0.0 { samples.len() as f64 / total_s } else { 0.0 };
-    // Forwards that produced tokens: all but the prefills' share, which read the weights too.
-    let forwards = (work.target_forwards - before.target_forwards).max(1) as f64;
-    let read = (work.weight_bytes - before.weight_bytes) as f64 / forwards;
+    // Forwards after the prompts': those of a long one read no head, and at depth they are many.
+    let prompts = repeats as u64;
+    let forwards = work.target_forwards.saturating_sub(prompts * alone.target_forwards).max(1) as f64;
+    let read = work.weight_bytes.saturating_sub(prompts * alone.weight_bytes) as f64 / forwards;
+    let kv =
+        s.engine.plan().kv.bytes as f64 / (s.engine.plan().kv.pages * s.engine.plan().kv.page).max(1) as f64;
     let (ceiling_fraction, flag) = ceiling.fraction(rate * read / 1e9);
     Ok(DecodeRow {
         kind: "tamp.bench.decode",
@@ -134,6 +140,7 @@ pub fn decode<D: Device>(
         ttft_ms: median(&timings.iter().map(|t| ms(t.first_token_ns)).collect::<Vec<_>>()),
         prefill_ms: median(&timings.iter().map(|t| ms(t.prefill_ns)).collect::<Vec<_>>()),
         bytes_per_token: read,
+        kv_bytes_per_token: kv * (ids.len() as f64 + tokens as f64 / 2.0),
         ceiling_gb_s: ceiling.gb_s(),
         ceiling_fraction,
         flag,

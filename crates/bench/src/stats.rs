@@ -1,4 +1,6 @@
-//! Order statistics over raw samples.
+//! Order statistics over raw samples, and the work between two readings of the counters.
+
+use tamp_base::count::Work;
 
 /// The `p`-quantile (0…1) by nearest rank; 0 without samples.
 pub fn quantile(samples: &[f64], p: f64) -> f64 {
@@ -16,6 +18,18 @@ pub fn median(samples: &[f64]) -> f64 {
 /// Nanoseconds as milliseconds.
 pub fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
+}
+
+/// Work done between two readings.
+pub fn since(after: Work, before: Work) -> Work {
+    Work {
+        target_forwards: after.target_forwards - before.target_forwards,
+        target_positions: after.target_positions - before.target_positions,
+        layers: after.layers - before.layers,
+        weight_bytes: after.weight_bytes - before.weight_bytes,
+        draft_tested: after.draft_tested - before.draft_tested,
+        draft_accepted: after.draft_accepted - before.draft_accepted,
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! The words of the command line. Help and completions are printed from these.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::fail::EXIT_CODES;
+
+pub use bench::*;
 
 /// Runs language models on your own machine, measures how fast, and says why.
 #[derive(Debug, Parser)]
@@ -45,7 +49,7 @@ pub enum Command {
     Run(RunArgs),
     /// Talks with a model in the terminal
     Chat(ChatArgs),
-    /// Measures: whole requests, decode, prefill, batches
+    /// Measures: whole requests, decode, prefill, batches, what more rows cost
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Shows the plan before it runs: kernels, formats, memory, settings and where they came from
@@ -158,80 +162,6 @@ pub struct ChatArgs {
     /// The system message [default: "You are a helpful assistant."]; empty: none, so the template's own applies
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-}
-
-/// Commands of `bench`.
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// Whole requests with one loaded engine
-    Generate(BenchGenerateArgs),
-    /// Tokens per second of one sequence
-    Decode(BenchArgs),
-    /// Tokens per second of a prompt
-    Prefill(BenchArgs),
-    /// Tokens per second of several sequences at once
-    Batch(BenchBatchArgs),
-}
-
-/// Arguments of `bench decode` and `bench prefill`.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// A path, a name of the store, or hf:…
-    pub model: Option<String>,
-    /// Tokens per request
-    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub tokens: u32,
-    /// Counted requests, after one uncounted
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeats: u32,
-    /// Text for the prompts instead of the built-in prose
-    #[arg(long, value_name = "FILE")]
-    pub prompt_file: Option<PathBuf>,
-    /// How the model is loaded.
-    #[command(flatten)]
-    pub load: LoadArgs,
-}
-
-/// Arguments of `bench batch`.
-#[derive(Debug, Args)]
-pub struct BenchBatchArgs {
-    /// A path, a name of the store, or hf:…
-    pub model: Option<String>,
-    /// Tokens per sequence
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub tokens: u32,
-    /// Sequences at once
-    #[arg(long, default_value = "1,2,4,8,16", value_delimiter = ',', value_name = "N,…",
-          value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub batch: Vec<u32>,
-    /// Text for the prompts instead of the built-in prose
-    #[arg(long, value_name = "FILE")]
-    pub prompt_file: Option<PathBuf>,
-    /// How the model is loaded.
-    #[command(flatten)]
-    pub load: LoadArgs,
-}
-
-/// Arguments of `bench generate`.
-#[derive(Debug, Args)]
-pub struct BenchGenerateArgs {
-    /// A path, a name of the store, or hf:…
-    pub model: Option<String>,
-    /// The prompt, taken as it is
-    #[arg(long, default_value = "Hello", value_name = "TEXT")]
-    pub prompt: String,
-    /// Tokens per request; the model's end token does not stop it
-    #[arg(short = 'n', long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: u32,
-    /// Requests before counting starts
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
-    pub warmup: u32,
-    /// Requests counted
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub iterations: u32,
-    /// How the model is loaded.
-    #[command(flatten)]
-    pub load: LoadArgs,
 }
 
 /// Arguments of `generate`.

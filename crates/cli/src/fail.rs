@@ -131,6 +131,7 @@ impl From<BenchError> for Fail {
         match e {
             BenchError::Engine(e) => e.into(),
             BenchError::Text { .. } => Fail::usage(e),
+            BenchError::NoPeer(_) => Fail::file(e),
             _ => Fail::new(Code::Other, e),
         }
     }

@@ -1,4 +1,8 @@
-//! `docs/techniques.md`: printed from the cards, never edited by hand.
+//! The pages that are written by a program: `docs/techniques.md` from the cards, the table and chart of
+//! `docs/performance.md` from its rows.
+
+mod chart;
+mod performance;
 
 use std::path::Path;
 
@@ -6,11 +10,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::chores::cargo;
 
-/// Where the page lives, from the workspace root.
-pub const PAGE: &str = "docs/techniques.md";
+/// The page of the cards, from the workspace root.
+const CARDS: &str = "docs/techniques.md";
 
-/// The page as the cards say it should be. Asking the program keeps this crate free of the engine.
-pub fn rendered() -> Result<String> {
+/// Path and text of every such file as it should be. Asking the program for its cards keeps this crate free of the
+/// engine.
+pub fn rendered(root: &Path) -> Result<Vec<(&'static str, String)>> {
     let out = cargo()
         .args(["run", "--quiet", "--profile", "test", "-p", "tamp-cli", "--", "techniques", "--markdown"])
         .stderr(std::process::Stdio::inherit())
@@ -19,14 +24,18 @@ pub fn rendered() -> Result<String> {
     if !out.status.success() {
         bail!("`tamp techniques --markdown` failed ({})", out.status);
     }
-    Ok(String::from_utf8(out.stdout)?)
+    let mut files = vec![(CARDS, String::from_utf8(out.stdout)?)];
+    files.extend(performance::rendered(root)?);
+    Ok(files)
 }
 
-/// Writes the page.
+/// Writes them.
 pub fn write(root: &Path) -> Result<()> {
-    let page = root.join(PAGE);
-    std::fs::create_dir_all(page.parent().unwrap_or(root))?;
-    std::fs::write(&page, rendered()?).with_context(|| format!("cannot write {}", page.display()))?;
-    println!("wrote {PAGE}");
+    for (name, text) in rendered(root)? {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(root))?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("wrote {name}");
+    }
     Ok(())
 }

@@ -14,8 +14,8 @@ cargo xtask <chore>
   test   the fast test set (nextest when it is installed, else cargo test)
   tidy   the invariants of ARCHITECTURE.md that a program can check
   asm    compiles the kernels and looks for vectors on the stack in the inner loops of the AVX-512 ones
-  docs   writes docs/techniques.md from the cards
-  check  fmt, clippy, tests, doc tests, tidy, asm, licences
+  docs   writes docs/techniques.md from the cards, the table and chart of docs/performance.md from its rows
+  check  fmt, clippy, tests, doc tests, tidy, asm, licences and advisories
   full   every row of the acceptance table that a machine can check; prints the hash of its log
          `full 3 8` runs rows 3 and 8 only
   neon   builds and runs the kernel tests for aarch64 under emulation (tools: crates/kernels/tests/neon/run.sh)";

@@ -109,14 +109,16 @@ pub fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stale_docs(root: &Path) -> Result<Option<String>> {
-    let page = std::fs::read_to_string(root.join(crate::docs::PAGE)).unwrap_or_default();
-    Ok(is_stale(&page, &crate::docs::rendered()?))
+fn stale_docs(root: &Path) -> Result<Vec<String>> {
+    let stale = |(name, text): &(&str, String)| {
+        let page = std::fs::read_to_string(root.join(name)).unwrap_or_default();
+        is_stale(name, &page, text)
+    };
+    Ok(crate::docs::rendered(root)?.iter().filter_map(stale).collect())
 }
 
-fn is_stale(page: &str, rendered: &str) -> Option<String> {
-    (page != rendered)
-        .then(|| format!("{} is not what the cards say; run `cargo xtask docs`", crate::docs::PAGE))
+fn is_stale(name: &str, page: &str, rendered: &str) -> Option<String> {
+    (page != rendered).then(|| format!("{name} is not what its source says; run `cargo xtask docs`"))
 }
 
 #[cfg(test)]
@@ -124,9 +126,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_that_differs_from_the_cards_is_a_fault() {
-        assert!(is_stale("| a |\n", "| b |\n").is_some());
-        assert!(is_stale("| a |\n", "| a |\n").is_none());
+    fn a_page_that_differs_from_its_source_is_a_fault() {
+        assert!(is_stale("p.md", "| a |\n", "| b |\n").is_some());
+        assert!(is_stale("p.md", "| a |\n", "| a |\n").is_none());
     }
 
     #[test]

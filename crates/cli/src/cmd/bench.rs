@@ -6,11 +6,14 @@ use serde::Serialize;
 use serde_json::Value;
 use tamp_bench::{batch, generate, prompt as text, single};
 
-use crate::args::{BenchArgs, BenchBatchArgs, BenchCommand, BenchGenerateArgs};
+use crate::args::{BenchArgs, BenchBatchArgs, BenchCommand, BenchDecodeArgs, BenchGenerateArgs};
 use crate::cmd::load::{Loaded, Wish, load};
-use crate::cmd::{Ctx, prompt};
+use crate::cmd::{Ctx, bench_ops, bench_vs, bench_width, prompt};
 use crate::fail::{At, Code, Done, Fail};
 use crate::say;
+
+/// The usual prompt of a decode, tokens.
+const SHORT: usize = 32;
 
 /// Runs a workload.
 pub fn run(ctx: &Ctx, command: &BenchCommand) -> Done {
@@ -19,17 +22,25 @@ pub fn run(ctx: &Ctx, command: &BenchCommand) -> Done {
         BenchCommand::Prefill(a) => prefill(ctx, a),
         BenchCommand::Batch(a) => batches(ctx, a),
         BenchCommand::Generate(a) => whole(ctx, a),
+        BenchCommand::Width(a) => bench_width::run(ctx, a),
+        BenchCommand::Ops(a) => bench_ops::run(ctx, a),
+        BenchCommand::Vs(a) => bench_vs::run(ctx, a),
     }
 }
 
-fn read(file: Option<&Path>) -> Done<String> {
+/// The prompts' text: a file, or the built-in prose.
+pub fn read(file: Option<&Path>) -> Done<String> {
     file.map_or_else(|| Ok(text::PROSE.to_string()), |f| std::fs::read_to_string(f).at("read", f))
 }
 
-fn decode(ctx: &Ctx, a: &BenchArgs) -> Done {
+fn decode(ctx: &Ctx, d: &BenchDecodeArgs) -> Done {
+    let a = &d.bench;
     let text = read(a.prompt_file.as_deref())?;
-    let mut l = load(ctx, a.model.as_deref(), &a.load, Wish::default())?;
-    let row = single::decode(&mut l.subject(), &text, a.tokens as usize, a.repeats as usize)?;
+    let (depth, tokens) = (d.depth as usize, a.tokens as usize);
+    // A depth says how much context is wanted; without one the usual context holds.
+    let wish = Wish { ctx: (depth > SHORT).then_some(depth + tokens + 16), ..Wish::default() };
+    let mut l = load(ctx, a.model.as_deref(), &a.load, wish)?;
+    let row = single::decode(&mut l.subject(), &text, depth, tokens, a.repeats as usize)?;
     print(ctx, &l, &row)
 }
 
@@ -52,10 +63,25 @@ fn batches(ctx: &Ctx, a: &BenchBatchArgs) -> Done {
     if ctx.json {
         return ctx.json(&row);
     }
-    say!("{:>5}  {:>12}  {:>12}  {:>9}  {:>5}", "batch", "tokens/s", "per stream", "step ms", "cost");
+    let last = ("step ms", "cost", "MB/token");
+    say!(
+        "{:>5}  {:>12}  {:>12}  {:>9}  {:>5}  {:>9}",
+        "batch",
+        "tokens/s",
+        "per stream",
+        last.0,
+        last.1,
+        last.2
+    );
     for p in &row.points {
         let (total, each) = (p.total_tok_s, p.per_sequence_tok_s);
-        say!("{:>5}  {total:>12.1}  {each:>12.1}  {:>9.3}  {:>5.2}", p.batch, p.step_ms, p.cost_ratio);
+        let mb = p.bytes_per_token / 1e6;
+        say!(
+            "{:>5}  {total:>12.1}  {each:>12.1}  {:>9.3}  {:>5.2}  {mb:>9.1}",
+            p.batch,
+            p.step_ms,
+            p.cost_ratio
+        );
     }
     say!("ceiling_gb_s: {:.1}", row.ceiling_gb_s);
     say!("plan_hash: {}", row.facts.plan_hash);

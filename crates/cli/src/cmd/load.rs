@@ -122,7 +122,8 @@ fn open(ctx: &Ctx, path: &Path, settings: Settings) -> Done<Loaded> {
     Ok(Loaded { engine, pool, template, times, path: path.into(), settings, file_bytes })
 }
 
-fn rung(settings: &Settings) -> Done<&'static rung::Rung> {
+/// The instruction set that the settings choose.
+pub fn rung(settings: &Settings) -> Done<&'static rung::Rung> {
     let name = settings.used("kernels.rung").unwrap_or("auto");
     rung::find(name).ok_or_else(|| {
         let here: Vec<&str> = rung::available().map(|r| r.name).collect();

@@ -2,6 +2,9 @@
 
 mod answer;
 mod bench;
+mod bench_ops;
+mod bench_vs;
+mod bench_width;
 mod ceiling;
 mod chat;
 mod completions;

@@ -1,0 +1,207 @@
+//! The words of `tamp bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::LoadArgs;
+
+/// Commands of `bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Whole requests with one loaded engine
+    Generate(BenchGenerateArgs),
+    /// Tokens per second of one sequence
+    Decode(BenchDecodeArgs),
+    /// Tokens per second of a prompt
+    Prefill(BenchArgs),
+    /// Tokens per second of several sequences at once
+    Batch(BenchBatchArgs),
+    /// What more rows at once cost: every block format, or with MODEL the whole engine
+    Width(BenchWidthArgs),
+    /// Another engine and ours in turn, on the same file and token ids
+    Vs(BenchVsArgs),
+    /// The 87 published operations: published, numpy, ours
+    Ops(BenchOpsArgs),
+}
+
+/// Arguments of `bench decode`.
+#[derive(Debug, Args)]
+pub struct BenchDecodeArgs {
+    /// Those of `bench prefill`.
+    #[command(flatten)]
+    pub bench: BenchArgs,
+    /// Prompt tokens that every new token attends to; beyond some 6000 give --prompt-file
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth: u32,
+}
+
+/// Arguments of `bench decode` and `bench prefill`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Tokens per request
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// Counted requests, after one uncounted
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench batch`.
+#[derive(Debug, Args)]
+pub struct BenchBatchArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Tokens per sequence
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens: u32,
+    /// Sequences at once
+    #[arg(long, default_value = "1,2,4,8,16", value_delimiter = ',', value_name = "N,…",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: Vec<u32>,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench width`.
+#[derive(Debug, Args)]
+pub struct BenchWidthArgs {
+    /// A path, a name of the store, or hf:…; without it the block formats are measured
+    pub model: Option<String>,
+    /// Block formats [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "FORMAT,…", conflicts_with = "model")]
+    pub formats: Vec<String>,
+    /// Weights of each block format, more than the caches hold, MB
+    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub bytes: u32,
+    /// Rounds over all widths; costs are medians of ratios within a round
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench ops`.
+#[derive(Debug, Args)]
+pub struct BenchOpsArgs {
+    /// Runs twins of the landed operations in the same run and prints the ratio
+    #[arg(long, value_name = "WHAT")]
+    pub vs: Option<Twins>,
+    /// Worker threads [default: the cores this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// Whose twins.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Twins {
+    /// python3 with numpy
+    Numpy,
+}
+
+/// Arguments of `bench vs`.
+#[derive(Debug, Args)]
+pub struct BenchVsArgs {
+    /// The other engine; all but llama-bench are Python packages
+    pub engine: Engine,
+    /// A path to a GGUF file, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// What is measured (repeatable)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "decode,prefill", value_name = "WORK,…")]
+    pub work: Vec<VsWork>,
+    /// Pairs, after one uncounted sample of each side
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pairs: u32,
+    /// New tokens per stream of decode, batch and context
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub tokens: u32,
+    /// Prompt tokens of prefill
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt: u32,
+    /// Prompt tokens of context
+    #[arg(long, default_value_t = 4096, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth: u32,
+    /// Streams of batch
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
+    /// The binary of llama-bench [default: llama-bench on the path; for batch llama-batched-bench]
+    #[arg(long, value_name = "PATH")]
+    pub bin: Option<PathBuf>,
+    /// What the other engine is called in the row, such as a fork behind --bin
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Passes an argument on to the binary (repeatable)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub peer_arg: Vec<String>,
+    /// The Python of the other engines
+    #[arg(long, default_value = "python3", value_name = "PATH")]
+    pub python: PathBuf,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// How the model is loaded; --threads holds for both sides.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Engines that tamp can be laid beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// llama.cpp through llama-cpp-python
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+    /// A llama-bench binary, of llama.cpp or of a fork
+    LlamaBench,
+    /// mistral.rs
+    Mistralrs,
+    /// OpenVINO GenAI
+    Openvino,
+}
+
+/// What `bench vs` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum VsWork {
+    /// One stream
+    Decode,
+    /// A prompt
+    Prefill,
+    /// Several streams in the same steps
+    Batch,
+    /// One stream behind a long prompt
+    Context,
+}
+
+/// Arguments of `bench generate`.
+#[derive(Debug, Args)]
+pub struct BenchGenerateArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// The prompt, taken as it is
+    #[arg(long, default_value = "Hello", value_name = "TEXT")]
+    pub prompt: String,
+    /// Tokens per request; the model's end token does not stop it
+    #[arg(short = 'n', long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Requests before counting starts
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub warmup: u32,
+    /// Requests counted
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub iterations: u32,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
