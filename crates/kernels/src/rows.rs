@@ -52,6 +52,20 @@ pub struct Codes {
     pub s16: *mut i16,
 }
 
+impl Codes {
+    /// From value `i` on, a multiple of 256, with scales per `block` values.
+    pub fn at(&self, i: usize, block: usize) -> Codes {
+        Codes {
+            q: self.q.wrapping_add(i),
+            d: self.d.wrapping_add(i / block),
+            n8: self.n8.wrapping_add(i / 32),
+            ds: self.ds.wrapping_add(i / 32),
+            s32: self.s32.wrapping_add(i / 32),
+            s16: self.s16.wrapping_add(i / 16),
+        }
+    }
+}
+
 /// Levels tried for the largest value of a block. Which one rounds the others best is a matter of luck, so trying
 /// three and refitting the scale lowers the squared error by 14 % per 32 and 3.5 % per 256 (Gaussian; Laplace alike).
 const LEVELS: [f32; 3] = [127.0, 126.0, 125.0];

@@ -3,9 +3,10 @@
 use tamp_formats::Kind;
 
 use crate::attend::{self, Block, Half, Single};
+use crate::lanes::Lanes;
 use crate::lanes::portable::Portable;
 use crate::rows::{self, Codes};
-use crate::tile::{Act, Out, Tile, blocks, floats, gemm, kquants, lowbit};
+use crate::tile::{AHEAD, Act, Out, Tile, blocks, floats, gemm, kquants, lowbit};
 
 /// Widest T of any kernel.
 pub const WIDEST: usize = 6;
@@ -48,6 +49,8 @@ pub struct Rung {
     pub available: fn() -> bool,
     /// kernels of a format
     pub kernel: fn(Kind) -> Kernel,
+    /// asks for the first bytes of a stream of weights, those that its kernel will not ask for itself
+    pub warm: fn(*const u8, usize),
     /// [`rows::rms`]
     pub rms: unsafe fn(*const f32, f32, usize) -> f32,
     /// [`rows::scale`]
@@ -129,6 +132,13 @@ macro_rules! rung {
                 by_kind!(kind, of)
             }
 
+            fn warm(p: *const u8, bytes: usize) {
+                for at in (0..bytes.min(AHEAD)).step_by(64) {
+                    // SAFETY: a prefetch may have any address; the rung was checked when it was chosen.
+                    unsafe { L::prefetch(p.wrapping_add(at)) };
+                }
+            }
+
             $(#[$feature])?
             unsafe fn rms(x: *const f32, eps: f32, n: usize) -> f32 {
                 // SAFETY: same contract.
@@ -199,6 +209,7 @@ macro_rules! rung {
                 name: stringify!($module),
                 available: $available,
                 kernel,
+                warm,
                 rms,
                 scale,
                 quantise,

@@ -88,7 +88,7 @@ pub trait Tile {
 }
 
 /// Bytes ahead that weights are prefetched, all streams together. 8–9 KB measured best on Zen 5 (KERNELS §1).
-const AHEAD: usize = 8704;
+pub const AHEAD: usize = 8704;
 
 /// Where each stream of a tile group will read next: `w[r] + by[r]` is the line to ask for.
 pub struct Ahead<const R: usize> {

@@ -13,18 +13,55 @@ pub const TASK_VECTORS: usize = 32;
 /// Rows whose attention may be split by key chunks; enough to keep many workers busy on few rows.
 pub const SPLIT_ROWS: usize = 8;
 
+/// Every row of a buffer as the kernels take it, made once: a call names its first row and no pointer is computed per
+/// call.
+pub struct Acts(Vec<Act>);
+
+// SAFETY: the pointers lead into buffers that live beside them and never move; who may write there when is the pool's
+// order of phases, not this list's.
+unsafe impl Send for Acts {}
+// SAFETY: as above.
+unsafe impl Sync for Acts {}
+
+impl Acts {
+    /// Rows `from..from + count`.
+    pub fn from(&self, from: usize, count: usize) -> *const Act {
+        self.0[from..from + count].as_ptr()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
+/// A row that is not there in some form.
+const NOTHING: Act = Act {
+    q: std::ptr::null(),
+    d: std::ptr::null(),
+    n8: std::ptr::null(),
+    ds: std::ptr::null(),
+    s32: std::ptr::null(),
+    s16: std::ptr::null(),
+    x: std::ptr::null(),
+};
+
 /// A `[rows, stride]` matrix of floats; the padding behind `width` stays zero.
 pub struct Plane {
     /// values
     pub data: Aligned<f32>,
     /// floats from one row to the next, a multiple of 256
     pub stride: usize,
+    /// rows for float kernels
+    pub acts: Acts,
 }
 
 impl Plane {
     fn new(rows: usize, width: usize) -> Result<Self, DeviceError> {
         let stride = width.next_multiple_of(256);
-        Ok(Plane { data: zeroed(rows * stride, "activations")?, stride })
+        let data = zeroed::<f32>(rows * stride, "activations")?;
+        let row = |r: usize| Act { x: data[r * stride..].as_ptr(), ..NOTHING };
+        let acts = Acts((0..rows).map(row).collect());
+        Ok(Plane { data, stride, acts })
     }
 }
 
@@ -38,6 +75,8 @@ pub struct Quant {
     s16: Aligned<i16>,
     stride: usize,
     block: usize,
+    /// rows for the kernels
+    pub acts: Acts,
 }
 
 impl Quant {
@@ -45,7 +84,7 @@ impl Quant {
         const WHAT: &str = "quantised activations";
         let stride = width.next_multiple_of(256);
         let (small, large) = if block == 32 { (rows * stride, 0) } else { (0, rows * stride) };
-        Ok(Quant {
+        let mut quant = Quant {
             q: zeroed(rows * stride, WHAT)?,
             d: zeroed(rows * stride / block, WHAT)?,
             n8: zeroed(small / 32, WHAT)?,
@@ -54,13 +93,22 @@ impl Quant {
             s16: zeroed(large / 16, WHAT)?,
             stride,
             block,
-        })
+            acts: Acts(Vec::new()),
+        };
+        let first = quant.codes();
+        let row = |r: usize| {
+            let c = first.at(r * stride, block);
+            Act { q: c.q, d: c.d, n8: c.n8, ds: c.ds, s32: c.s32, s16: c.s16, ..NOTHING }
+        };
+        quant.acts = Acts((0..rows).map(row).collect());
+        Ok(quant)
     }
 
     fn bytes(&self) -> usize {
         self.q.len()
             + 4 * (self.d.len() + self.n8.len() + self.ds.len())
             + 2 * (self.s32.len() + self.s16.len())
+            + self.acts.bytes()
     }
 
     /// Codes from one row to the next.
@@ -68,32 +116,20 @@ impl Quant {
         self.stride
     }
 
-    /// Where row `r` goes.
-    pub fn codes(&mut self, r: usize) -> Codes {
-        let s = self.stride;
-        Codes {
-            q: self.q[r * s..].as_mut_ptr(),
-            d: self.d[r * s / self.block..].as_mut_ptr(),
-            n8: self.n8.as_mut_ptr().wrapping_add(r * s / 32),
-            ds: self.ds.as_mut_ptr().wrapping_add(r * s / 32),
-            s32: self.s32.as_mut_ptr().wrapping_add(r * s / 32),
-            s16: self.s16.as_mut_ptr().wrapping_add(r * s / 16),
-        }
+    /// Values per scale.
+    pub fn block(&self) -> usize {
+        self.block
     }
 
-    /// Row `r` for the kernels, with its unquantised values at `x`.
-    pub fn act(&self, r: usize, x: *const f32) -> Act {
-        let s = self.stride;
-        // A kernel call starts with up to six of these; rows are checked where batches are made.
-        debug_assert!((r + 1) * s <= self.q.len());
-        Act {
-            q: self.q.as_ptr().wrapping_add(r * s),
-            d: self.d.as_ptr().wrapping_add(r * s / self.block),
-            n8: self.n8.as_ptr().wrapping_add(r * s / 32),
-            ds: self.ds.as_ptr().wrapping_add(r * s / 32),
-            s32: self.s32.as_ptr().wrapping_add(r * s / 32),
-            s16: self.s16.as_ptr().wrapping_add(r * s / 16),
-            x,
+    /// Where the first row goes.
+    pub fn codes(&mut self) -> Codes {
+        Codes {
+            q: self.q.as_mut_ptr(),
+            d: self.d.as_mut_ptr(),
+            n8: self.n8.as_mut_ptr(),
+            ds: self.ds.as_mut_ptr(),
+            s32: self.s32.as_mut_ptr(),
+            s16: self.s16.as_mut_ptr(),
         }
     }
 }
@@ -203,7 +239,8 @@ impl Buf {
             + self.parts.len()
             + self.scratch.len()
             + self.logits.len();
-        4 * floats + self.q32.bytes() + self.q256.bytes()
+        let acts = planes.iter().map(|p| p.acts.bytes()).sum::<usize>();
+        4 * floats + acts + self.q32.bytes() + self.q256.bytes()
     }
 
     /// Copies something out.

@@ -1,7 +1,7 @@
 //! Matrix times rows: tiles are shared over workers, rows go through the kernels a few at a time.
 
 use super::Vector;
-use super::buf::Quant;
+use super::buf::Acts;
 use super::parts::Rows;
 use crate::linear::Linear;
 use crate::rung::{GemmFn, WIDEST};
@@ -23,30 +23,24 @@ const RUN_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// int8 per 32
-    pub q32: &'a Quant,
+    pub q32: &'a Acts,
     /// int8 per 256
-    pub q256: &'a Quant,
-    /// `[rows]` floats
-    pub x: *const f32,
-    /// floats from row to row
-    pub stride: usize,
+    pub q256: &'a Acts,
+    /// floats
+    pub x: &'a Acts,
     /// rows
     pub rows: usize,
 }
 
-// SAFETY: plain pointers into buffers that nobody writes while the multiplication runs.
-unsafe impl Sync for Inputs<'_> {}
-// SAFETY: as above.
-unsafe impl Send for Inputs<'_> {}
-
 impl Inputs<'_> {
-    /// `t` rows from `r` on as the format of `w` wants them; places behind repeat the last one.
-    fn acts(&self, w: &Linear, r: usize, t: usize) -> [Act; WIDEST] {
-        let quant = if w.kernel.kind.act_block() == 256 { self.q256 } else { self.q32 };
-        std::array::from_fn(|i| {
-            let r = r + i.min(t - 1);
-            quant.act(r, self.x.wrapping_add(r * self.stride))
-        })
+    /// `t` rows from `r` on as the format of `w` wants them.
+    fn acts(&self, w: &Linear, r: usize, t: usize) -> *const Act {
+        let acts = match w.kernel.kind.act_block() {
+            256 => self.q256,
+            32 => self.q32,
+            _ => self.x,
+        };
+        acts.from(r, t)
     }
 }
 
@@ -120,7 +114,7 @@ struct Call<'a> {
     /// first row
     row: usize,
     rows: usize,
-    acts: [Act; WIDEST],
+    acts: *const Act,
 }
 
 impl Call<'_> {
@@ -130,7 +124,7 @@ impl Call<'_> {
         let (w, from) = (self.w, self.w.tile(self.tile));
         // SAFETY: the tiles are packed for this kernel and as many as it takes at once, the rows cover their columns,
         // and the rung was available when it was chosen.
-        unsafe { (self.kernel)(from, self.tiles, w.supers, self.acts.as_ptr(), out) }
+        unsafe { (self.kernel)(from, self.tiles, w.supers, self.acts, out) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows of the buffers as several workers see them: each row, or part of one, belongs to one worker at a time.
 
-use super::buf::{Plane, Quant};
+use super::buf::{Acts, Plane, Quant};
 use super::matmul::Inputs;
 use crate::linear::Linear;
 use crate::rows::Codes;
@@ -11,6 +11,7 @@ use crate::shared::SharedMut;
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     data: SharedMut<'a, f32>,
+    acts: &'a Acts,
     /// floats from one row to the next
     pub stride: usize,
 }
@@ -18,7 +19,7 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// The rows of a plane.
     pub fn new(p: &'a mut Plane) -> Self {
-        Rows { stride: p.stride, data: SharedMut::new(&mut p.data) }
+        Rows { stride: p.stride, data: SharedMut::new(&mut p.data), acts: &p.acts }
     }
 
     /// Start of a row.
@@ -39,8 +40,7 @@ impl<'a> Rows<'a> {
 
 /// Both quantisations of the batch's rows, shared by row.
 pub struct Quants<'a> {
-    q32: &'a Quant,
-    q256: &'a Quant,
+    acts: [&'a Acts; 2],
     codes: [SharedCodes; 2],
 }
 
@@ -57,43 +57,30 @@ unsafe impl Sync for SharedCodes {}
 unsafe impl Send for SharedCodes {}
 
 impl SharedCodes {
-    fn new(q: &mut Quant, stride: usize, block: usize) -> Self {
-        SharedCodes { first: q.codes(0), stride, block }
-    }
-
-    /// Row `r` from column `from` on, a multiple of 256.
-    fn at(&self, r: usize, from: usize) -> Codes {
-        let at = r * self.stride + from;
-        Codes {
-            q: self.first.q.wrapping_add(at),
-            d: self.first.d.wrapping_add(at / self.block),
-            n8: self.first.n8.wrapping_add(at / 32),
-            ds: self.first.ds.wrapping_add(at / 32),
-            s32: self.first.s32.wrapping_add(at / 32),
-            s16: self.first.s16.wrapping_add(at / 16),
-        }
+    fn new(q: &mut Quant) -> Self {
+        SharedCodes { first: q.codes(), stride: q.stride(), block: q.block() }
     }
 }
 
 impl<'a> Quants<'a> {
     /// Both quantisations of a batch.
     pub fn new(q32: &'a mut Quant, q256: &'a mut Quant) -> Self {
-        let codes = [SharedCodes::new(q32, q32.stride(), 32), SharedCodes::new(q256, q256.stride(), 256)];
-        Quants { q32, q256, codes }
+        let codes = [SharedCodes::new(q32), SharedCodes::new(q256)];
+        Quants { acts: [&q32.acts, &q256.acts], codes }
     }
 
     /// Quantises the 256 columns of row `r` from `from` on, the ways `for_` want it; `x` is where they are.
     pub fn chunk(&self, rung: &Rung, for_: &[&Linear], x: *const f32, r: usize, from: usize) {
-        for c in self.codes {
+        for c in &self.codes {
             if for_.iter().any(|w| w.kernel.kind.act_block() == c.block) {
                 // SAFETY: rows are a multiple of 256 wide, zero behind their width; this part is this worker's.
-                unsafe { (rung.quantise)(x, 256, c.block, c.at(r, from)) };
+                unsafe { (rung.quantise)(x, 256, c.block, c.first.at(r * c.stride + from, c.block)) };
             }
         }
     }
 
     /// The rows as a multiplication takes them.
-    pub fn inputs(&self, x: Rows<'_>, rows: usize) -> Inputs<'_> {
-        Inputs { q32: self.q32, q256: self.q256, x: x.at(0), stride: x.stride, rows }
+    pub fn inputs(&self, x: Rows<'a>, rows: usize) -> Inputs<'a> {
+        Inputs { q32: self.acts[0], q256: self.acts[1], x: x.acts, rows }
     }
 }

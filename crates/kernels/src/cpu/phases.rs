@@ -1,6 +1,7 @@
 //! The phases of a layer on the CPU. Each is one fork-join; barriers inside it separate "rows made ready" from
 //! "tiles multiplied" from "heads finished".
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use tamp_base::ids::Token;
@@ -15,6 +16,7 @@ use crate::device::{AttnWeights, Best, FfnWeights, Projection, Rope, RowMap};
 use crate::linear::Linear;
 use crate::pool::Worker;
 use crate::rows::rotate;
+use crate::rung::Rung;
 use crate::shared::SharedMut;
 use crate::tile::ROWS;
 
@@ -58,13 +60,15 @@ pub fn project(
     let quants = Quants::new(&mut buf.q32, &mut buf.q256);
     let parts = [&w.q, &w.k, &w.v];
     let linears = parts.map(|p| &p.w);
+    let list = Tiles::new(&linears);
     let writer = pages.writer(layer);
     cpu.pool.run(|worker| {
+        list.warm(cpu.rung, worker);
         let norm = Norm { w: &w.norm, eps: w.shape.eps, x, row: &|r| r };
         ready(cpu, worker, n, d, Some(norm), normed, &quants, &linears);
         worker.barrier();
         let inputs = quants.inputs(normed, n);
-        tiles(worker, 1, &linears, |which, first, count| {
+        list.share(worker, 1, |which, first, count| {
             let p = parts[which];
             // SAFETY: a tile is handed out once.
             unsafe { multiply_into(&p.w, first, count, &inputs, out[which], p.bias.as_ref(), false) };
@@ -124,11 +128,14 @@ fn add_projection(
     x: Rows<'_>,
     quants: &Quants<'_>,
 ) {
+    let linears = [&p.w];
+    let list = Tiles::new(&linears);
     cpu.pool.run(|worker| {
-        ready(cpu, worker, n, width, None, from, quants, &[&p.w]);
+        list.warm(cpu.rung, worker);
+        ready(cpu, worker, n, width, None, from, quants, &linears);
         worker.barrier();
         let inputs = quants.inputs(from, n);
-        tiles(worker, 1, &[&p.w], |_, first, count| {
+        list.share(worker, 1, |_, first, count| {
             // SAFETY: a tile is handed out once.
             unsafe { multiply_into(&p.w, first, count, &inputs, x, p.bias.as_ref(), true) };
         });
@@ -140,13 +147,17 @@ pub fn gate(cpu: &Cpu, w: &FfnWeights<Cpu>, n: usize, buf: &mut Buf) {
     let d = buf.shape.d;
     let (x, normed, ff) = (Rows::new(&mut buf.x), Rows::new(&mut buf.normed), Rows::new(&mut buf.ff));
     let quants = Quants::new(&mut buf.q32, &mut buf.q256);
+    let share = grain(w.gate.w.tile_bytes() + w.up.w.tile_bytes());
     cpu.pool.run(|worker| {
+        let own = worker.own(w.gate.w.tiles(), share);
+        if !own.is_empty() {
+            (cpu.rung.warm)(w.gate.w.tile(own.start), own.len() * w.gate.w.tile_bytes());
+        }
         let norm = Norm { w: &w.norm, eps: w.eps, x, row: &|r| r };
         ready(cpu, worker, n, d, Some(norm), normed, &quants, &[&w.gate.w, &w.up.w]);
         worker.barrier();
         let inputs = quants.inputs(normed, n);
-        let both = w.gate.w.tile_bytes() + w.up.w.tile_bytes();
-        worker.share(1, w.gate.w.tiles(), grain(both), |range| {
+        worker.share(1, w.gate.w.tiles(), share, |range| {
             // Gate and up of a few tiles after each other, so that the gate's results are still near.
             for tile in range.clone().step_by(4) {
                 let count = range.end.min(tile + 4) - tile;
@@ -182,7 +193,10 @@ pub fn head(
     let logits = SharedMut::new(&mut buf.logits);
     let none = Best { token: 0, logit: f32::NEG_INFINITY, nan: false };
     let best = Mutex::new(vec![none; rows.len()]);
+    let linears = [head];
+    let list = Tiles::new(&linears);
     cpu.pool.run(|worker| {
+        list.warm(cpu.rung, worker);
         // Row i of `normed` is the i-th row asked for.
         let norm = Norm { w: norm, eps, x, row: &|i| rows[i] };
         ready(cpu, worker, rows.len(), d, Some(norm), normed, &quants, &[head]);
@@ -198,7 +212,7 @@ pub fn head(
             }
             own[i] = best_of(own[i], tile, &values[..count]);
         };
-        tiles(worker, 1, &[head], |_, first, count| multiply(head, first, count, &inputs, &mut sink));
+        list.share(worker, 1, |_, first, count| multiply(head, first, count, &inputs, &mut sink));
         let mut all = best.lock().unwrap_or_else(|e| e.into_inner());
         for (a, b) in all.iter_mut().zip(own) {
             better(a, b);
@@ -233,20 +247,46 @@ fn better(a: &mut Best, b: Best) {
     a.nan = nan;
 }
 
-/// Shares the tiles of several matrices as one list: `f(which, first tile, tiles)`.
-fn tiles(worker: &Worker<'_>, ticket: usize, linears: &[&Linear], mut f: impl FnMut(usize, usize, usize)) {
-    let all: usize = linears.iter().map(|w| w.tiles()).sum();
-    let bytes: usize = linears.iter().map(|w| w.bytes()).sum();
-    worker.share(ticket, all, grain(bytes / all.max(1)), |range| {
+/// The tiles of several matrices as one list.
+struct Tiles<'a> {
+    linears: &'a [&'a Linear],
+    count: usize,
+    grain: usize,
+}
+
+impl<'a> Tiles<'a> {
+    fn new(linears: &'a [&'a Linear]) -> Self {
+        let count: usize = linears.iter().map(|w| w.tiles()).sum();
+        let bytes: usize = linears.iter().map(|w| w.bytes()).sum();
+        Tiles { linears, count, grain: grain(bytes / count.max(1)) }
+    }
+
+    /// The parts of `range` by matrix: `f(which, first tile, tiles)`.
+    fn each(&self, range: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
         let mut start = 0;
-        for (which, w) in linears.iter().enumerate() {
+        for (which, w) in self.linears.iter().enumerate() {
             let (a, b) = (range.start.max(start), range.end.min(start + w.tiles()));
             if a < b {
                 f(which, a - start, b - a);
             }
             start += w.tiles();
         }
-    });
+    }
+
+    /// Hands every tile out once: `f(which, first tile, tiles)`.
+    fn share(&self, worker: &Worker<'_>, ticket: usize, mut f: impl FnMut(usize, usize, usize)) {
+        worker.share(ticket, self.count, self.grain, |range| self.each(range, &mut f));
+    }
+
+    /// Asks for the first lines of this worker's tiles, so that they come while its rows are made ready. A small
+    /// model's matrix is read in a few microseconds, of which a cold start takes one.
+    fn warm(&self, rung: &Rung, worker: &Worker<'_>) {
+        let own = worker.own(self.count, self.grain);
+        self.each(own.start..own.end.min(own.start + 1), |which, tile, _| {
+            let w = self.linears[which];
+            (rung.warm)(w.tile(tile), (w.tiles() - tile) * w.tile_bytes());
+        });
+    }
 }
 
 /// RMSNorm of rows of `x`: row `i` of the result comes from row `row(i)`.

@@ -114,11 +114,10 @@ impl Worker<'_> {
         }
         let step = self.next_step();
         let mut grain = grain.max(1);
-        let each = (n / 4 * 3 + n % 4 * 3 / 4) / self.count;
-        let each = each - each % grain;
+        let own = self.own(n, grain);
+        let each = own.len();
         if each > 0 {
-            let from = self.index * each;
-            f(from..from + each);
+            f(own);
         }
         let start = each * self.count;
         let rest = n - start;
@@ -129,6 +128,16 @@ impl Worker<'_> {
             let end = start.saturating_add(some.end.saturating_mul(grain));
             f(start + some.start * grain..n.min(end));
         }
+    }
+
+    /// The range of `0..n` that [`share`](Worker::share) gives this worker first, possibly an empty one.
+    pub fn own(&self, n: usize, grain: usize) -> Range<usize> {
+        if self.count == 1 {
+            return 0..n;
+        }
+        let each = (n / 4 * 3 + n % 4 * 3 / 4) / self.count;
+        let each = each - each % grain.max(1);
+        self.index * each..(self.index + 1) * each
     }
 
     /// The next chunks below `chunks` that nobody has taken in this step: an even share of half of them (guided
