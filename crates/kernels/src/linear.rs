@@ -114,7 +114,12 @@ impl Linear {
         match layout {
             FILE_ORDER => return Self::pack(pool, rung, kind, rows, cols, &bytes),
             LAYOUT => {}
-            _ => return Err(DeviceError::Layout { layout: layout.into(), known: [LAYOUT, FILE_ORDER].join(", ") }),
+            _ => {
+                return Err(DeviceError::Layout {
+                    layout: layout.into(),
+                    known: [LAYOUT, FILE_ORDER].join(", "),
+                });
+            }
         }
         file_bytes(kind, rows, cols)?;
         let kernel = (rung.kernel)(kind);

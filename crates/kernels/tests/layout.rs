@@ -123,7 +123,8 @@ fn a_packed_matrix_of_another_size_or_layout_is_refused_and_an_odd_address_is_co
     for kind in Kind::ALL {
         let (rows, cols, bytes) = seeded(kind);
         let made = Linear::pack(pool, rung, kind, rows, cols, &bytes).unwrap();
-        let adopt = |rows, cols, layout: &str, b: Span| Linear::adopt(pool, rung, kind, rows, cols, layout, b);
+        let adopt =
+            |rows, cols, layout: &str, b: Span| Linear::adopt(pool, rung, kind, rows, cols, layout, b);
         let n = made.packed().len();
         for cut in [0, 1, 64, n - 64] {
             let e = adopt(rows, cols, LAYOUT, span(&made.packed()[..cut])).err().unwrap().to_string();

@@ -80,9 +80,9 @@ impl<D: Device> Model<D> {
         let (d, hd) = (shape.d, shape.head_dim);
         let (q, kv) = (shape.heads * hd, shape.kv_heads * hd);
         let embed = Arc::new(loader.matrix("token_embd.weight", vocab, d)?);
-        let head = match weights.tensor("output.weight")? {
-            Some(_) => Arc::new(loader.matrix("output.weight", vocab, d)?),
-            None => Arc::clone(&embed),
+        let head = match weights.has("output.weight") {
+            true => Arc::new(loader.matrix("output.weight", vocab, d)?),
+            false => Arc::clone(&embed),
         };
         let norm = loader.vector("output_norm.weight", d)?;
         let mut layers = Vec::new();

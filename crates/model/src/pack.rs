@@ -41,7 +41,8 @@ pub fn bundle<D: Device>(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report, ModelError> {
     let matrix = |shape: &[usize]| shape[1..].iter().product::<usize>() > 1;
-    let layouts = weights.tensors().filter(|t| form == Form::Packed && matrix(t.shape)).filter_map(|t| t.kind);
+    let layouts =
+        weights.tensors().filter(|t| form == Form::Packed && matrix(t.shape)).filter_map(|t| t.kind);
     // A device may hold formats in several layouts; the name of the first stands for the bundle, the table for each.
     let layout = layouts.map(|k| device.layout(k)).next().unwrap_or(ROWS).to_string();
     let about = About { layout: layout.clone(), behavior: Behavior::Exact, compiled, draft: None };

@@ -314,7 +314,10 @@ fn a_bundle_gives_its_matrices_to_the_device_as_it_packed_them_and_a_portable_on
         let b = Weights::open(&path).unwrap();
         if let Some(p) = b.packed("blk.1.ffn_up.weight") {
             let plain = w.tensor("blk.1.ffn_up.weight").unwrap().unwrap();
-            assert!(p.layout == "mock.1" && p.bytes.iter().eq(plain.bytes.iter().map(|b| !b).collect::<Vec<_>>().iter()));
+            assert!(
+                p.layout == "mock.1"
+                    && p.bytes.iter().eq(plain.bytes.iter().map(|b| !b).collect::<Vec<_>>().iter())
+            );
         }
         let model = Model::load(&b, Arc::clone(&device), &OPTIONS, &mut |_, _| ()).unwrap();
         let made = model.made();

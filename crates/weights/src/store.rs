@@ -128,7 +128,9 @@ impl Weights {
     }
 
     fn packed_entry<'a>(&'a self, e: &'a Entry) -> Option<Packed<'a>> {
-        let (View::Packed(layout), Bytes::Held(held)) = (e.view, &self.parts[e.part].bytes) else { return None };
+        let (View::Packed(layout), Bytes::Held(held)) = (e.view, &self.parts[e.part].bytes) else {
+            return None;
+        };
         Some(Packed {
             kind: e.kind?,
             rows: e.shape.rows(),
@@ -162,7 +164,8 @@ impl Weights {
             h.update(p.bytes.get());
         }
         let first = self.parts.first().and_then(|p| p.path.as_deref());
-        let name = first.and_then(|p| p.file_name()).map_or(String::new(), |n| n.to_string_lossy().into_owned());
+        let name =
+            first.and_then(|p| p.file_name()).map_or(String::new(), |n| n.to_string_lossy().into_owned());
         let format = match self.source {
             Source::Gguf => "gguf",
             Source::Safetensors => "safetensors",
@@ -170,7 +173,12 @@ impl Weights {
             Source::Onnx => "onnx",
             Source::Bundle => "bundle",
         };
-        Origin { name, format: format.into(), bytes: self.file_bytes(), blake3: h.finalize().to_hex().to_string() }
+        Origin {
+            name,
+            format: format.into(),
+            bytes: self.file_bytes(),
+            blake3: h.finalize().to_hex().to_string(),
+        }
     }
 
     /// A GGUF model in memory, for tests and fuzzing.
@@ -219,6 +227,11 @@ impl Weights {
         Some(&self.entries[self.order[at] as usize])
     }
 
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     /// A tensor by its GGUF name; `None`: the model has none of that name.
     pub fn tensor(&self, name: &str) -> Result<Option<Tensor<'_>>> {
         self.find(name).map(|e| self.load(e)).transpose()
@@ -238,7 +251,8 @@ impl Weights {
     }
 
     fn unpacked(&self, e: &Entry) -> Result<Vec<u8>> {
-        let no = |layout: &str, hint: String| Error::Layout { name: e.name.clone(), layout: layout.into(), hint };
+        let no =
+            |layout: &str, hint: String| Error::Layout { name: e.name.clone(), layout: layout.into(), hint };
         let p = self.packed_entry(e).ok_or_else(|| no("?", "it is not in a bundle".into()))?;
         let Some(unpack) = &self.unpack else {
             return Err(no(p.layout, "it can be used in place only; nobody here undoes layouts".into()));

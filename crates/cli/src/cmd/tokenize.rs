@@ -48,9 +48,15 @@ fn text(a: &TokenizeArgs) -> Done<String> {
 
 /// The tokenizer that came with the weights: the metadata's, else the `tokenizer.json` beside or inside them.
 pub fn tokenizer(weights: &Weights) -> Done<Tokenizer> {
-    let from_meta = weights.meta.get("tokenizer.ggml.tokens").is_some();
+    let meta = weights.full_meta()?;
+    let from_meta = meta.get("tokenizer.ggml.tokens").is_some();
     match weights.tokenizer_json() {
-        Some(json) if !from_meta => Ok(Tokenizer::from_json(json, Some(&weights.meta))?),
-        _ => Ok(Tokenizer::from_meta(&weights.meta)?),
+        Some(json) if !from_meta => Ok(Tokenizer::from_json(json, Some(&meta))?),
+        _ => Ok(Tokenizer::from_meta(&meta)?),
     }
+}
+
+/// The form and bytes that a bundle keeps a tokenizer in when they load faster than the source's own.
+pub fn compiled(_: &Tokenizer) -> Option<(String, Vec<u8>)> {
+    None
 }

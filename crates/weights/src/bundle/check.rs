@@ -41,10 +41,14 @@ pub(crate) fn verify(
     }
     let mut ends: Vec<(usize, usize)> =
         manifest.sections.iter().map(|s| (s.offset as usize, (s.offset + s.length) as usize)).collect();
+    // The manifest is the file's end.
+    let start =
+        file.bytes().get(16..24).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) as usize;
+    ends.push((start, file.bytes().len()));
     ends.sort_unstable();
     let mut at = HEADER;
     for (start, end) in ends {
-        if file.bytes()[at..start].iter().any(|&b| b != 0) {
+        if file.bytes().get(at..start).is_none_or(|gap| gap.iter().any(|&b| b != 0)) {
             return Err(mismatch(path, "padding"));
         }
         at = end;

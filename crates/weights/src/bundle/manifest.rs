@@ -197,7 +197,11 @@ impl Manifest {
         // The version before the rest: a later one may lack what this one asks for.
         let Head { kind, v } = serde_json::from_slice(bytes).map_err(json)?;
         if kind != KIND || v != u64::from(VERSION) {
-            return Err(wrong("the manifest", format!("`{kind}` version {v}"), format!("`{KIND}` version 1")));
+            return Err(wrong(
+                "the manifest",
+                format!("`{kind}` version {v}"),
+                format!("`{KIND}` version 1"),
+            ));
         }
         serde_json::from_slice(bytes).map_err(json)
     }
@@ -209,7 +213,10 @@ impl Manifest {
 
     fn need(&self, name: &str) -> Result<&Section> {
         self.section(name).ok_or_else(|| {
-            Error::missing(format!("the section `{name}`"), "the bundle is incomplete, convert the model again")
+            Error::missing(
+                format!("the section `{name}`"),
+                "the bundle is incomplete, convert the model again",
+            )
         })
     }
 
@@ -223,13 +230,21 @@ impl Manifest {
             let stop = s.offset.checked_add(s.length).filter(|&e| e <= end && s.offset >= HEADER as u64);
             let Some(stop) = stop else {
                 let got = format!("{} bytes at {}", s.length, s.offset);
-                return Err(wrong(format!("the section `{}`", s.name), got, format!("bytes of {HEADER}..{end}")));
+                return Err(wrong(
+                    format!("the section `{}`", s.name),
+                    got,
+                    format!("bytes of {HEADER}..{end}"),
+                ));
             };
             aligned(&s.name, s.offset)?;
             let hex = s.blake3.len() == 64 && s.blake3.bytes().all(|b| b.is_ascii_hexdigit());
             if !hex {
                 let what = format!("the hash of the section `{}`", s.name);
-                return Err(wrong(what, s.blake3.chars().take(80).collect::<String>(), "64 hexadecimal digits"));
+                return Err(wrong(
+                    what,
+                    s.blake3.chars().take(80).collect::<String>(),
+                    "64 hexadecimal digits",
+                ));
             }
             places.push((s.offset, stop, &s.name));
         }
@@ -262,9 +277,10 @@ impl Manifest {
                 "the contract of the section `draft`",
                 "a draft head without one cannot be trusted; convert the model again without it",
             )),
-            (Some(_), None) => {
-                Err(Error::missing("the section `draft`", "the manifest promises one; convert the model again"))
-            }
+            (Some(_), None) => Err(Error::missing(
+                "the section `draft`",
+                "the manifest promises one; convert the model again",
+            )),
         }
     }
 }
@@ -292,7 +308,11 @@ impl TensorRow {
         // No layout grows a tensor beyond its padding to 16 rows and 512 columns; so a shape alone cannot ask for
         // memory that the file does not justify.
         if self.layout != ROWS && self.length < rows {
-            return Err(wrong(format!("the length of `{}`", self.name), self.length, format!("at least {rows}")));
+            return Err(wrong(
+                format!("the length of `{}`", self.name),
+                self.length,
+                format!("at least {rows}"),
+            ));
         }
         Ok(())
     }
@@ -311,12 +331,17 @@ impl Draft {
         }
         let rising = self.verify_widths.windows(2).all(|w| w[0] < w[1]);
         if self.verify_widths.is_empty() || !rising || self.verify_widths[0] == 0 {
-            return no("verify_widths", &format!("{:?}", self.verify_widths), "ascending widths of at least 1");
+            return no(
+                "verify_widths",
+                &format!("{:?}", self.verify_widths),
+                "ascending widths of at least 1",
+            );
         }
         if self.acceptance_metric.trim().is_empty() {
             return no("acceptance_metric", &"empty", "how its acceptance was measured");
         }
-        for (what, section, got) in [("target", "weights", &self.target), ("tokenizer", "tokenizer", &self.tokenizer)]
+        for (what, section, got) in
+            [("target", "weights", &self.target), ("tokenizer", "tokenizer", &self.tokenizer)]
         {
             let want = &of.need(section)?.blake3;
             if got != want {

@@ -20,8 +20,8 @@ pub use manifest::{
     Behavior, Conditioning, Draft, KIND, Manifest, Origin, PlanHints, ROWS, Section, Tap, TapNorm, TensorRow,
     VERSION,
 };
-pub use read::{Bundle, Packed};
 pub(crate) use read::open;
+pub use read::{Bundle, Packed};
 pub use write::{About, Writer};
 
 /// The first eight bytes.

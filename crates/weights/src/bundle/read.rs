@@ -78,7 +78,8 @@ impl Bundle {
 
     /// The section that holds the tokenizer as the source had it, and its form.
     fn words(&self) -> Option<(&str, Span)> {
-        let name = ["tokenizer.source", "tokenizer"].into_iter().find(|n| self.manifest.section(n).is_some())?;
+        let name =
+            ["tokenizer.source", "tokenizer"].into_iter().find(|n| self.manifest.section(n).is_some())?;
         let form = self.manifest.section(name)?.form.as_deref().unwrap_or_default();
         Some((form, self.section(name)?))
     }

@@ -137,7 +137,14 @@ impl Writer {
     }
 
     /// The next tensor as it is stored: shape columns first, bytes in `layout`.
-    pub fn tensor(&mut self, name: &str, kind: Kind, shape: &[usize], layout: &str, bytes: &[u8]) -> Result<()> {
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        shape: &[usize],
+        layout: &str,
+        bytes: &[u8],
+    ) -> Result<()> {
         let gap = (self.at.next_multiple_of(ALIGN as u64) - self.at) as usize;
         let zeros = [0; ALIGN];
         self.hasher.update(&zeros[..gap]);
@@ -177,7 +184,11 @@ impl Writer {
             .map_err(|error| Error::Json { what: "the bundle's manifest".into(), error })?;
         if text.len() > super::MOST_MANIFEST {
             let most = super::MOST_MANIFEST;
-            return Err(Error::bad("the manifest", format!("{} bytes", text.len()), format!("at most {most}")));
+            return Err(Error::bad(
+                "the manifest",
+                format!("{} bytes", text.len()),
+                format!("at most {most}"),
+            ));
         }
         self.put(&text)?;
         let mut head = Vec::with_capacity(HEADER);
