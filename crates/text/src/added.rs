@@ -58,6 +58,47 @@ impl AddedSet {
         Ok(Self { tokens, first })
     }
 
+    /// The set's bytes: their number; id, flags and length of each, 32 bits little-endian; the texts.
+    pub fn write(&self) -> Vec<u8> {
+        let mut out = (self.tokens.len() as u32).to_le_bytes().to_vec();
+        for t in &self.tokens {
+            let flags = [t.special, t.lstrip, t.rstrip, t.single_word];
+            let flags = flags.iter().rev().fold(0, |n, &f| n << 1 | u32::from(f));
+            for v in [t.id, flags, t.text.len() as u32] {
+                out.extend_from_slice(&v.to_le_bytes());
+            }
+        }
+        self.tokens.iter().for_each(|t| out.extend_from_slice(t.text.as_bytes()));
+        out
+    }
+
+    /// A set from its bytes; every id below `ids`.
+    pub fn read(bytes: &[u8], ids: usize) -> Option<Result<Self, Error>> {
+        let (n, rest) = bytes.split_first_chunk()?;
+        let n = u32::from_le_bytes(*n) as usize;
+        let (entries, mut texts) = rest.split_at_checked(n.checked_mul(12)?)?;
+        let mut tokens = Vec::with_capacity(n);
+        for e in entries.as_chunks::<4>().0.as_chunks::<3>().0 {
+            let [id, flags, len] = e.map(u32::from_le_bytes);
+            let (text, after) = texts.split_at_checked(len as usize)?;
+            texts = after;
+            if id as usize >= ids {
+                return None;
+            }
+            let flag = |i: u32| flags >> i & 1 != 0;
+            tokens.push(AddedToken {
+                // Matches must end between characters.
+                text: std::str::from_utf8(text).ok()?.into(),
+                id,
+                special: flag(0),
+                lstrip: flag(1),
+                rstrip: flag(2),
+                single_word: flag(3),
+            });
+        }
+        texts.is_empty().then(|| Self::new(tokens))
+    }
+
     /// The longest token that starts here, skipping the special ones unless `special`.
     fn longest_at(&self, at: &[u8], special: bool) -> Option<&AddedToken> {
         let (mut lo, mut hi) = (0, self.tokens.len());

@@ -21,6 +21,9 @@ pub enum Error {
     /// The file contradicts itself or breaks a bound.
     #[error("the tokenizer is broken: {0}")]
     Broken(String),
+    /// The compiled form contradicts itself.
+    #[error("the compiled tokenizer is broken: {0}; make it again from the model's own file")]
+    Compiled(String),
     /// The file is not JSON of the expected shape.
     #[error("tokenizer.json cannot be read: {0}")]
     Json(String),

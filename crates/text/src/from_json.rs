@@ -3,20 +3,20 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use regex_automata::meta;
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use tamp_base::meta::Meta;
 
-use crate::added::{AddedSet, AddedToken};
+use crate::added::AddedToken;
+use crate::compiled::{Engine, MAX_RULES, Parts, Rules};
 use crate::error::{Error, brief};
 use crate::kinds;
-use crate::merge::{Bpe, Start};
-use crate::norm::{First, Norm};
-use crate::pre::{Behavior, Step};
-use crate::tokenizer::{Model, Tokenizer, end_tokens};
-use crate::vocab::{Kind, MAX_TOKENS, Spelling, Vocab, parse_byte};
+use crate::merge::{self, Merges};
+use crate::norm::{First, Norm, Pattern};
+use crate::pre::{Behavior, Cut};
+use crate::tokenizer::{Tokenizer, end_tokens};
+use crate::vocab::{Kind, MAX_TOKENS, Spelling, Tables, Vocab, parse_byte};
 
 #[derive(Deserialize)]
 struct File<'a> {
@@ -159,19 +159,23 @@ fn build(file: File, extra: Option<&Meta>) -> Result<Tokenizer, Error> {
         }
     }
     let spelling = spelling(&file.decoder, &file.pre_tokenizer)?;
-    let vocab = vocab(&file, spelling)?;
+    let tables = tables(&file, spelling)?;
+    let vocab = tables.view();
 
-    let start = if spelling == Spelling::ByteLevel {
-        Start::bytes(&vocab)
-    } else {
-        Start::Chars(m.byte_fallback.then(|| vocab.byte_tokens()))
+    let from_bytes = spelling == Spelling::ByteLevel;
+    let fallback = !from_bytes && m.byte_fallback;
+    let byte_tokens =
+        if from_bytes { Some(merge::byte_tokens(&vocab)) } else { fallback.then(|| vocab.byte_tokens()) };
+    let engine = Engine::Bpe {
+        from_bytes,
+        fallback,
+        ignore_merges: m.ignore_merges,
+        unknown: m.unk_token.as_ref().and_then(|u| vocab.id(u.as_bytes())),
+        fuse_unknown: m.fuse_unk,
     };
-    let unknown = m.unk_token.as_ref().and_then(|u| vocab.id(u.as_bytes()));
-    let mut engine = Bpe::new(start, m.ignore_merges, unknown, m.fuse_unk);
-    engine.reserve(m.merges.len());
-    let mut buf = vec![];
+    let mut merges = Merges::with_capacity(&vocab, m.merges.len());
     for (rank, MergeEntry(l, r)) in m.merges.iter().enumerate() {
-        if !engine.add(&vocab, rank as u32, l, r, &mut buf) {
+        if !merges.add(rank as u32, l, r) {
             return Err(Error::Broken(format!(
                 "merge {rank} ({:?} {:?}) has a part or a result that is not a token",
                 brief(l, 20),
@@ -179,8 +183,9 @@ fn build(file: File, extra: Option<&Meta>) -> Result<Tokenizer, Error> {
             )));
         }
     }
+    let merges = merges.list();
 
-    let mut b = Rules::default();
+    let mut b = Pipeline::default();
     b.normalizer(&file.normalizer, 0)?;
     b.pre_tokenizer(&file.pre_tokenizer, 0)?;
     let prefix = prefix(&file.post_processor, &vocab, 0);
@@ -221,23 +226,22 @@ fn build(file: File, extra: Option<&Meta>) -> Result<Tokenizer, Error> {
     let declared = [eos, named("eot_token_id")?, named("eom_token_id")?];
     let ends = end_tokens(&vocab, declared.into_iter().flatten());
     let eos = eos.or(ends.first().copied());
-    Ok(Tokenizer {
-        added: AddedSet::new(raw)?,
-        added_normal: AddedSet::new(normal)?,
+    let rules = Rules {
+        model: engine,
         norms: b.norms,
-        steps: b.steps,
+        cuts: b.cuts,
         prefix,
         bos,
         eos,
-        ends,
+        ends: ends.into_iter().collect(),
         strips_space: strips_space(&file.decoder),
-        model: Model::Bpe(engine),
-        vocab,
-    })
+    };
+    Parts { vocab: tables, merges, scores: vec![], byte_tokens, added: raw, added_normal: normal, rules }
+        .open()
 }
 
 /// The table by id, holes included.
-fn vocab(file: &File, spelling: Spelling) -> Result<Vocab, Error> {
+fn tables(file: &File, spelling: Spelling) -> Result<Tables, Error> {
     let tokens = &file.model.vocab.0;
     let last = tokens.iter().map(|t| t.1).chain(file.added_tokens.iter().map(|a| a.id)).max();
     let n = last.map_or(0, |l| l as usize + 1);
@@ -258,7 +262,7 @@ fn vocab(file: &File, spelling: Spelling) -> Result<Vocab, Error> {
     for a in &file.added_tokens {
         table[a.id as usize] = (&a.content, if a.special { Kind::Control } else { Kind::UserDefined });
     }
-    Vocab::new(table.into_iter(), spelling)
+    Tables::new(table.into_iter(), spelling)
 }
 
 fn kind(v: &Value) -> &str {
@@ -352,20 +356,17 @@ fn prefix(v: &Value, vocab: &Vocab, depth: usize) -> Vec<u32> {
     out
 }
 
-/// Most normalizers and cuts a file may ask for.
-const MAX_RULES: usize = 32;
-
 #[derive(Default)]
-struct Rules {
+struct Pipeline {
     norms: Vec<Norm>,
     /// how many of `norms` come from the normalizer; the rest from the pre-tokenizer
     normalizers: usize,
-    steps: Vec<Step>,
+    cuts: Vec<Cut>,
 }
 
-impl Rules {
+impl Pipeline {
     fn room(&self) -> Result<(), Error> {
-        if self.norms.len() + self.steps.len() < MAX_RULES {
+        if self.norms.len() + self.cuts.len() < MAX_RULES {
             return Ok(());
         }
         Err(Error::Broken(format!("it has more than {MAX_RULES} normalizers and pre-tokenizers")))
@@ -390,7 +391,7 @@ impl Rules {
                     let p = &v["pattern"];
                     match (p.get("String").and_then(Value::as_str), p.get("Regex").and_then(Value::as_str)) {
                         (Some(s), _) => Norm::Replace(s.into(), text(v, "content").into()),
-                        (_, Some(r)) => Norm::ReplacePattern(Box::new(regex(r)?), text(v, "content").into()),
+                        (_, Some(r)) => Norm::ReplacePattern(Pattern::new(r)?, text(v, "content").into()),
                         _ => return Err(Error::Json("a Replace normalizer without a pattern".into())),
                     }
                 }
@@ -418,7 +419,7 @@ impl Rules {
                         self.prepend(Norm::PrependOnce(" ".into(), First::Every))?;
                     }
                     if flag(v, "use_regex", true) {
-                        self.cut(kinds::BYTE_LEVEL, Behavior::Isolated, false)?;
+                        self.cut(kinds::BYTE_LEVEL, Behavior::Isolated, false);
                     }
                 }
                 "Split" => {
@@ -427,22 +428,22 @@ impl Rules {
                     let invert = flag(v, "invert", false);
                     let p = &v["pattern"];
                     match (p.get("String").and_then(Value::as_str), p.get("Regex").and_then(Value::as_str)) {
-                        (Some(s), _) => self.steps.push(Step::literal(s, behavior, invert)),
-                        (_, Some(r)) => self.cut(r, behavior, invert)?,
+                        (Some(s), _) => self.cuts.push(Cut::literal(s, behavior, invert)),
+                        (_, Some(r)) => self.cut(r, behavior, invert),
                         _ => return Err(Error::Json("a Split pre-tokenizer without a pattern".into())),
                     }
                 }
                 "Digits" if flag(v, "individual_digits", false) => {
-                    self.cut(r"\p{N}", Behavior::Isolated, false)?;
+                    self.cut(r"\p{N}", Behavior::Isolated, false);
                 }
-                "Digits" => self.cut(r"\p{N}", Behavior::Contiguous, false)?,
+                "Digits" => self.cut(r"\p{N}", Behavior::Contiguous, false),
                 "Punctuation" => {
                     let behavior =
                         serde_json::from_value(v["behavior"].clone()).unwrap_or(Behavior::Isolated);
-                    self.cut(r"[\p{P}\$\+<=>\^\~\|`]", behavior, false)?;
+                    self.cut(r"[\p{P}\$\+<=>\^\~\|`]", behavior, false);
                 }
-                "Whitespace" => self.cut(r"\w+|[^\w\s]+", Behavior::Removed, true)?,
-                "WhitespaceSplit" => self.cut(r"\s", Behavior::Removed, false)?,
+                "Whitespace" => self.cut(r"\w+|[^\w\s]+", Behavior::Removed, true),
+                "WhitespaceSplit" => self.cut(r"\s", Behavior::Removed, false),
                 "Metaspace" => {
                     let mark = text(v, "replacement");
                     let mark = if mark.is_empty() { "▁" } else { mark };
@@ -458,7 +459,7 @@ impl Rules {
                         _ => {}
                     }
                     if flag(v, "split", true) {
-                        self.steps.push(Step::literal(mark, Behavior::MergedWithNext, false));
+                        self.cuts.push(Cut::literal(mark, Behavior::MergedWithNext, false));
                     }
                 }
                 k => {
@@ -470,14 +471,13 @@ impl Rules {
         Ok(())
     }
 
-    fn cut(&mut self, pattern: &str, behavior: Behavior, invert: bool) -> Result<(), Error> {
-        self.steps.push(Step::pattern(pattern, behavior, invert)?);
-        Ok(())
+    fn cut(&mut self, pattern: &str, behavior: Behavior, invert: bool) {
+        self.cuts.push(Cut::pattern(pattern, behavior, invert));
     }
 
     /// A pre-tokenizer that changes the text; ours can do that only before any cut.
     fn prepend(&mut self, norm: Norm) -> Result<(), Error> {
-        if !self.steps.is_empty() && matches!(norm, Norm::PrependOnce(..)) {
+        if !self.cuts.is_empty() && matches!(norm, Norm::PrependOnce(..)) {
             return Err(unsupported("pre-tokenizer", "a prefix after a cut", "prefixes before cuts"));
         }
         self.norms.push(norm);
@@ -486,10 +486,3 @@ impl Rules {
 }
 
 const BEHAVIORS: &str = "Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous";
-
-fn regex(pattern: &str) -> Result<meta::Regex, Error> {
-    meta::Regex::builder()
-        .configure(meta::Config::new().nfa_size_limit(Some(1 << 20)))
-        .build(pattern)
-        .map_err(|_| unsupported("normalizer pattern", pattern, "regular expressions without look-around"))
-}

@@ -2,16 +2,17 @@
 
 use tamp_base::meta::{Array, Meta, Value};
 
-use crate::added::{AddedSet, AddedToken};
+use crate::added::AddedToken;
+use crate::compiled::{ByteTokens, Engine, Parts, Rules};
 use crate::error::Error;
-use crate::kinds;
-use crate::merge::{Bpe, Start};
+use crate::merge::{self, Merges};
 use crate::norm::Norm;
-use crate::pre::{Behavior, Step};
-use crate::sentence::Sentence;
-use crate::tokenizer::{Model, Tokenizer, end_tokens};
-use crate::vocab::{Kind, Spelling, Vocab};
+use crate::pre::{Behavior, Cut};
+use crate::slots::Merge;
+use crate::tokenizer::{Tokenizer, end_tokens};
+use crate::vocab::{Kind, Spelling, Tables, Vocab};
 use crate::word_piece::WordPiece;
+use crate::{kinds, sentence};
 
 /// Keys of tokens that end a generation, or that a model writes only when it has lost the thread (GGUF's list).
 const END_KEYS: [&str; 6] = [
@@ -30,7 +31,7 @@ impl Tokenizer {
         let model = meta.str("tokenizer.ggml.model")?;
         match model {
             "gpt2" | "gemma4" => bpe(meta, model),
-            "llama" => sentence(meta),
+            "llama" => sentence_piece(meta),
             "bert" => word_piece(meta),
             _ => Err(Error::Unsupported {
                 what: "model",
@@ -41,7 +42,7 @@ impl Tokenizer {
     }
 }
 
-fn vocab(meta: &Meta, spelling: Spelling) -> Result<Vocab, Error> {
+fn tables(meta: &Meta, spelling: Spelling) -> Result<Tables, Error> {
     let key = "tokenizer.ggml.tokens";
     let tokens =
         meta.strs_opt(key)?.ok_or_else(|| Error::Meta(format!("the model's metadata has no `{key}`")))?;
@@ -52,7 +53,7 @@ fn vocab(meta: &Meta, spelling: Spelling) -> Result<Vocab, Error> {
         return Err(Error::Broken(format!("{} tokens have {} types", tokens.len(), t.len())));
     }
     let kind = |i: usize| types.as_ref().map_or(Kind::Normal, |t| Kind::from_gguf(t[i]));
-    Vocab::new(tokens.iter().enumerate().map(|(i, t)| (t.as_str(), kind(i))), spelling)
+    Tables::new(tokens.iter().enumerate().map(|(i, t)| (t.as_str(), kind(i))), spelling)
 }
 
 /// A special token's id, or the default where the file says nothing; never out of range.
@@ -61,7 +62,8 @@ fn special(meta: &Meta, vocab: &Vocab, name: &str, default: Option<u32>) -> Resu
     Ok(id.filter(|&id| (id as usize) < vocab.len()))
 }
 
-fn finish(meta: &Meta, vocab: Vocab, model: Model, d: Defaults) -> Result<Tokenizer, Error> {
+fn finish(meta: &Meta, tables: Tables, model: Engine, d: Defaults) -> Result<Tokenizer, Error> {
+    let vocab = tables.view();
     let bos = special(meta, &vocab, "bos_token_id", d.bos)?;
     let eos = special(meta, &vocab, "eos_token_id", d.eos)?;
     let mut ends = vec![];
@@ -73,7 +75,8 @@ fn finish(meta: &Meta, vocab: Vocab, model: Model, d: Defaults) -> Result<Tokeni
     let add_bos = meta.bool_opt("tokenizer.ggml.add_bos_token")?.unwrap_or(d.add_bos);
     // Phi-3's SentencePiece vocabulary was made with control tokens that swallow the white space after them; GGUF has
     // no field for it.
-    let rstrip = matches!(model, Model::Sentence(_)) && meta.str_opt("general.architecture")? == Some("phi3");
+    let rstrip =
+        matches!(model, Engine::Sentence { .. }) && meta.str_opt("general.architecture")? == Some("phi3");
     let mut added = vec![];
     for id in 0..vocab.len() as u32 {
         let kind = vocab.kind(id);
@@ -91,29 +94,39 @@ fn finish(meta: &Meta, vocab: Vocab, model: Model, d: Defaults) -> Result<Tokeni
             single_word: false,
         });
     }
-    let prefix = if add_bos { Vec::from_iter(bos) } else { vec![] };
-    Ok(Tokenizer {
-        vocab,
+    let rules = Rules {
         model,
-        added: AddedSet::new(added)?,
-        added_normal: AddedSet::new(vec![])?,
         norms: d.norms,
-        steps: d.steps,
-        prefix,
+        cuts: d.cuts,
+        prefix: if add_bos { Vec::from_iter(bos) } else { vec![] },
         bos,
         eos,
-        ends,
+        ends: ends.into_iter().collect(),
         strips_space: d.strips_space,
-    })
+    };
+    Parts {
+        vocab: tables,
+        merges: d.merges,
+        scores: d.scores,
+        byte_tokens: d.byte_tokens,
+        added,
+        added_normal: vec![],
+        rules,
+    }
+    .open()
 }
 
+#[derive(Default)]
 struct Defaults {
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
     norms: Vec<Norm>,
-    steps: Vec<Step>,
+    cuts: Vec<Cut>,
     strips_space: bool,
+    merges: Vec<Merge>,
+    scores: Vec<f32>,
+    byte_tokens: Option<ByteTokens>,
 }
 
 fn bpe(meta: &Meta, model: &str) -> Result<Tokenizer, Error> {
@@ -128,24 +141,29 @@ fn bpe(meta: &Meta, model: &str) -> Result<Tokenizer, Error> {
             known: kinds::known(),
         })?
     };
-    let vocab = vocab(meta, if lines { Spelling::Sentence } else { Spelling::ByteLevel })?;
+    let tables = tables(meta, if lines { Spelling::Sentence } else { Spelling::ByteLevel })?;
+    let vocab = tables.view();
     let key = "tokenizer.ggml.merges";
-    let merges =
+    let list =
         meta.strs_opt(key)?.ok_or_else(|| Error::Meta(format!("the model's metadata has no `{key}`")))?;
-    let start = if lines { Start::Chars(Some(vocab.byte_tokens())) } else { Start::bytes(&vocab) };
-    let mut engine = Bpe::new(start, row.ignore_merges, None, false);
-    engine.reserve(merges.len());
-    let mut buf = vec![];
-    for (rank, m) in merges.iter().enumerate() {
+    let mut merges = Merges::with_capacity(&vocab, list.len());
+    for (rank, m) in list.iter().enumerate() {
         // The separator is the first space after the first character: a part may itself be a space.
         let cut = m.char_indices().nth(1).and_then(|(i, _)| m[i..].find(' ').map(|j| i + j));
         if let Some(cut) = cut {
             // A merge of parts that are not tokens can never act.
-            engine.add(&vocab, rank as u32, &m[..cut], &m[cut + 1..], &mut buf);
+            merges.add(rank as u32, &m[..cut], &m[cut + 1..]);
         }
     }
-    let steps =
-        row.cuts.iter().map(|p| Step::pattern(p, Behavior::Isolated, false)).collect::<Result<_, _>>()?;
+    let merges = merges.list();
+    let byte_tokens = Some(if lines { vocab.byte_tokens() } else { merge::byte_tokens(&vocab) });
+    let engine = Engine::Bpe {
+        from_bytes: !lines,
+        fallback: lines,
+        ignore_merges: row.ignore_merges,
+        unknown: None,
+        fuse_unknown: false,
+    };
     let mut norms = vec![];
     if row.nfc {
         norms.push(Norm::Nfc);
@@ -157,13 +175,22 @@ fn bpe(meta: &Meta, model: &str) -> Result<Tokenizer, Error> {
         norms.push(Norm::Prepend(" ".into()));
     }
     let default = if lines { None } else { Some(11) };
-    let d =
-        Defaults { bos: default, eos: default, add_bos: row.bos || lines, norms, steps, strips_space: false };
-    finish(meta, vocab, Model::Bpe(engine), d)
+    let d = Defaults {
+        bos: default,
+        eos: default,
+        add_bos: row.bos || lines,
+        norms,
+        cuts: row.cuts.iter().map(|p| Cut::pattern(p, Behavior::Isolated, false)).collect(),
+        merges,
+        byte_tokens,
+        ..Defaults::default()
+    };
+    finish(meta, tables, engine, d)
 }
 
-fn sentence(meta: &Meta) -> Result<Tokenizer, Error> {
-    let vocab = vocab(meta, Spelling::Sentence)?;
+fn sentence_piece(meta: &Meta) -> Result<Tokenizer, Error> {
+    let tables = tables(meta, Spelling::Sentence)?;
+    let vocab = tables.view();
     let scores = match meta.get("tokenizer.ggml.scores") {
         Some(Value::Array(Array::F32(s))) => s.clone(),
         None => vec![],
@@ -173,34 +200,35 @@ fn sentence(meta: &Meta) -> Result<Tokenizer, Error> {
         Some(v) => return Err(Error::Meta(format!("`tokenizer.ggml.scores` is {}", v.brief()))),
     };
     let unknown = special(meta, &vocab, "unknown_token_id", Some(0))?;
-    let engine = Sentence::new(&vocab, scores, unknown);
+    let byte_tokens = Some(sentence::byte_tokens(&vocab));
     let prefix = meta.bool_opt("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let mut norms = vec![];
     if prefix {
         norms.push(Norm::Prepend(" ".into()));
     }
     norms.push(Norm::Replace(" ".into(), "▁".into()));
-    let d =
-        Defaults { bos: Some(1), eos: Some(2), add_bos: true, norms, steps: vec![], strips_space: prefix };
-    finish(meta, vocab, Model::Sentence(engine), d)
+    let d = Defaults {
+        bos: Some(1),
+        eos: Some(2),
+        add_bos: true,
+        norms,
+        strips_space: prefix,
+        scores,
+        byte_tokens,
+        ..Defaults::default()
+    };
+    finish(meta, tables, Engine::Sentence { unknown }, d)
 }
 
 fn word_piece(meta: &Meta) -> Result<Tokenizer, Error> {
-    let vocab = vocab(meta, Spelling::Word)?;
+    let tables = tables(meta, Spelling::Word)?;
+    let vocab = tables.view();
     let unknown = special(meta, &vocab, "unknown_token_id", Some(100))?;
     let lowercase = meta.bool_opt("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
     let strip_accents = meta.bool_opt("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
-    let longest = (0..vocab.len() as u32).map(|i| vocab.text(i).len()).max().unwrap_or(0);
-    let engine = WordPiece { unknown, lowercase, strip_accents, longest };
-    let d = Defaults {
-        bos: Some(101),
-        eos: None,
-        add_bos: true,
-        norms: vec![],
-        steps: vec![],
-        strips_space: true,
-    };
-    finish(meta, vocab, Model::WordPiece(engine), d)
+    let engine = WordPiece { unknown, lowercase, strip_accents, longest: vocab.longest };
+    let d = Defaults { bos: Some(101), add_bos: true, strips_space: true, ..Defaults::default() };
+    finish(meta, tables, Engine::WordPiece(engine), d)
 }
 
 /// The model's own chat template, `tokenizer.chat_template`; none if the file has none.

@@ -2,13 +2,16 @@
 //!
 //! | item | what it does |
 //! |---|---|
-//! | [`Tokenizer`] | text to tokens and back, from GGUF metadata or from `tokenizer.json` |
+//! | [`Tokenizer`] | text to tokens and back, from GGUF metadata, from `tokenizer.json` or compiled before |
+//! | [`Bytes`] | what a compiled tokenizer is opened from: shared memory or a mapped file, never copied |
 //! | [`Detokenizer`] | tokens to text while they are produced, whole characters only |
 //! | [`Template`] | a conversation to the text that a model was trained to continue |
 #![forbid(unsafe_code)]
 
 mod added;
 mod byte_level;
+mod bytes;
+mod compiled;
 mod detokenizer;
 mod error;
 mod from_json;
@@ -20,12 +23,14 @@ mod message;
 mod norm;
 mod pre;
 mod sentence;
+mod slots;
 mod template;
 mod tokenizer;
 mod unicode;
 mod vocab;
 mod word_piece;
 
+pub use bytes::Bytes;
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use from_meta::template_of;

@@ -1,9 +1,10 @@
 //! Byte-pair encoding of one word: merges by rank, in O(n log n) whatever the word.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 use crate::byte_level;
+use crate::slots::{Merge, PairSlots};
 use crate::vocab::Vocab;
 
 /// A symbol that no token spells.
@@ -21,15 +22,17 @@ pub enum Start {
     Chars(Option<Box<[Option<u32>; 256]>>),
 }
 
-/// A merge engine.
+/// A merge engine; the merges are a table of the vocabulary's file.
 #[derive(Debug)]
 pub struct Bpe {
-    start: Start,
-    /// (left, right) → (rank, merged)
-    merges: HashMap<u64, (u32, u32)>,
-    ignore_merges: bool,
-    unknown: Option<u32>,
-    fuse_unknown: bool,
+    /// what the merging starts from
+    pub start: Start,
+    /// words that are tokens are taken whole
+    pub ignore_merges: bool,
+    /// for what no token spells
+    pub unknown: Option<u32>,
+    /// one unknown token for a run of them
+    pub fuse_unknown: bool,
 }
 
 /// Buffers reused from word to word.
@@ -47,44 +50,51 @@ struct Symbol {
     next: u32,
 }
 
-fn pair(a: u32, b: u32) -> u64 {
-    u64::from(a) << 32 | u64::from(b)
+/// The byte alphabet's tokens in a vocabulary.
+pub fn byte_tokens(vocab: &Vocab) -> Box<[Option<u32>; 256]> {
+    Box::new(std::array::from_fn(|b| {
+        let mut buf = [0; 4];
+        vocab.id(byte_level::CHARS[b].encode_utf8(&mut buf).as_bytes())
+    }))
 }
 
-impl Start {
-    /// The byte alphabet's tokens in this vocabulary.
-    pub fn bytes(vocab: &Vocab) -> Self {
-        Self::Bytes(Box::new(std::array::from_fn(|b| {
-            let mut buf = [0; 4];
-            vocab.id(byte_level::CHARS[b].encode_utf8(&mut buf).as_bytes())
-        })))
+/// Reads merges as files spell them.
+pub struct Merges<'v> {
+    vocab: &'v Vocab<'v>,
+    list: Vec<Merge>,
+    buf: Vec<u8>,
+}
+
+impl<'v> Merges<'v> {
+    /// An empty list with room.
+    pub fn with_capacity(vocab: &'v Vocab<'v>, merges: usize) -> Self {
+        Self { vocab, list: Vec::with_capacity(merges), buf: vec![] }
+    }
+
+    /// Adds the merge of this rank; false if a part or the result is not a token.
+    pub fn add(&mut self, rank: u32, left: &str, right: &str) -> bool {
+        self.buf.clear();
+        self.buf.extend_from_slice(left.as_bytes());
+        self.buf.extend_from_slice(right.as_bytes());
+        let id = |text: &[u8]| self.vocab.id(text);
+        let (Some(left), Some(right), Some(merged)) =
+            (id(left.as_bytes()), id(right.as_bytes()), id(&self.buf))
+        else {
+            return false;
+        };
+        self.list.push(Merge { left, right, merged, rank });
+        true
+    }
+
+    /// What was added, by rank.
+    pub fn list(self) -> Vec<Merge> {
+        self.list
     }
 }
 
 impl Bpe {
-    /// An engine without merges yet.
-    pub fn new(start: Start, ignore_merges: bool, unknown: Option<u32>, fuse_unknown: bool) -> Self {
-        Self { start, merges: HashMap::new(), ignore_merges, unknown, fuse_unknown }
-    }
-
-    /// Makes room.
-    pub fn reserve(&mut self, merges: usize) {
-        self.merges.reserve(merges);
-    }
-
-    /// Adds the merge of this rank; false if a part or the result is not a token. Of equal pairs the first counts.
-    pub fn add(&mut self, vocab: &Vocab, rank: u32, left: &str, right: &str, buf: &mut Vec<u8>) -> bool {
-        buf.clear();
-        buf.extend_from_slice(left.as_bytes());
-        buf.extend_from_slice(right.as_bytes());
-        let ids = (vocab.id(left.as_bytes()), vocab.id(right.as_bytes()), vocab.id(buf));
-        let (Some(l), Some(r), Some(m)) = ids else { return false };
-        self.merges.entry(pair(l, r)).or_insert((rank, m));
-        true
-    }
-
     /// Appends the tokens of one word.
-    pub fn encode(&self, vocab: &Vocab, word: &str, s: &mut Scratch, out: &mut Vec<u32>) {
+    pub fn encode(&self, vocab: &Vocab, merges: &PairSlots, word: &str, s: &mut Scratch, out: &mut Vec<u32>) {
         if self.ignore_merges {
             let whole = match self.start {
                 Start::Bytes(_) => {
@@ -115,7 +125,7 @@ impl Bpe {
                 }
             }
         }
-        self.merge(s);
+        merge(merges, vocab.len(), s);
         let mut after_unknown = false;
         for sym in &s.symbols {
             match sym.id {
@@ -132,45 +142,46 @@ impl Bpe {
             after_unknown = false;
         }
     }
+}
 
-    fn merge(&self, s: &mut Scratch) {
-        let n = s.symbols.len();
-        s.heap.clear();
-        for i in 0..n {
-            s.symbols[i].prev = if i == 0 { END } else { i as u32 - 1 };
-            s.symbols[i].next = if i + 1 == n { END } else { i as u32 + 1 };
-        }
-        for i in 1..n {
-            self.offer(s, i as u32 - 1, i as u32);
-        }
-        while let Some(Reverse(entry)) = s.heap.pop() {
-            let (rank, at) = ((entry >> 32) as u32, entry as u32);
-            let left = s.symbols[at as usize];
-            // An entry is stale if the pair that made it is gone; a rank belongs to one pair only.
-            if left.id >= DEAD || left.next == END {
-                continue;
-            }
-            let right = s.symbols[left.next as usize];
-            let Some(&(r, merged)) = self.merges.get(&pair(left.id, right.id)) else { continue };
-            if r != rank {
-                continue;
-            }
-            s.symbols[left.next as usize].id = DEAD;
-            s.symbols[at as usize] = Symbol { id: merged, prev: left.prev, next: right.next };
-            if right.next != END {
-                s.symbols[right.next as usize].prev = at;
-                self.offer(s, at, right.next);
-            }
-            if left.prev != END {
-                self.offer(s, left.prev, at);
-            }
-        }
-    }
-
-    fn offer(&self, s: &mut Scratch, left: u32, right: u32) {
+/// Merges until nothing does. A pair whose result is no id below `ids` does not merge.
+fn merge(merges: &PairSlots, ids: usize, s: &mut Scratch) {
+    let find = |l, r| merges.find(l, r).filter(|m| (m.1 as usize) < ids);
+    let offer = |s: &mut Scratch, left: u32, right: u32| {
         let (l, r) = (s.symbols[left as usize].id, s.symbols[right as usize].id);
-        if let Some(&(rank, _)) = self.merges.get(&pair(l, r)) {
+        if let Some((rank, _)) = find(l, r) {
             s.heap.push(Reverse(u64::from(rank) << 32 | u64::from(left)));
+        }
+    };
+    let n = s.symbols.len();
+    s.heap.clear();
+    for i in 0..n {
+        s.symbols[i].prev = if i == 0 { END } else { i as u32 - 1 };
+        s.symbols[i].next = if i + 1 == n { END } else { i as u32 + 1 };
+    }
+    for i in 1..n {
+        offer(s, i as u32 - 1, i as u32);
+    }
+    while let Some(Reverse(entry)) = s.heap.pop() {
+        let (rank, at) = ((entry >> 32) as u32, entry as u32);
+        let left = s.symbols[at as usize];
+        // An entry is stale if the pair that made it is gone; a rank belongs to one pair only.
+        if left.id >= DEAD || left.next == END {
+            continue;
+        }
+        let right = s.symbols[left.next as usize];
+        let Some((r, merged)) = find(left.id, right.id) else { continue };
+        if r != rank {
+            continue;
+        }
+        s.symbols[left.next as usize].id = DEAD;
+        s.symbols[at as usize] = Symbol { id: merged, prev: left.prev, next: right.next };
+        if right.next != END {
+            s.symbols[right.next as usize].prev = at;
+            offer(s, at, right.next);
+        }
+        if left.prev != END {
+            offer(s, left.prev, at);
         }
     }
 }

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 
 use regex_automata::meta;
+use serde::{Deserialize, Serialize};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
+use crate::error::{Error, brief};
+
 /// One rewriting of a fragment, between two tokens that were found in the raw text.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Norm {
     /// canonical composition
     Nfc,
@@ -19,7 +22,7 @@ pub enum Norm {
     /// literal replacement
     Replace(String, String),
     /// pattern replacement
-    ReplacePattern(Box<meta::Regex>, String),
+    ReplacePattern(Pattern, String),
     /// put before a fragment that is not empty
     Prepend(String),
     /// put before a fragment that does not start with it; only the first fragment if so asked
@@ -33,12 +36,49 @@ pub enum Norm {
 }
 
 /// Which fragments a rule applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum First {
     /// every fragment
     Every,
     /// the one that starts the text
     Only,
+}
+
+/// A regular expression, written and read as its source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern {
+    source: String,
+    regex: meta::Regex,
+}
+
+impl Pattern {
+    /// Makes the automaton.
+    pub fn new(source: &str) -> Result<Self, Error> {
+        let regex = meta::Regex::builder()
+            .configure(meta::Config::new().nfa_size_limit(Some(1 << 20)))
+            .build(source)
+            .map_err(|_| Error::Unsupported {
+                what: "normalizer pattern",
+                name: brief(source, 60),
+                known: "regular expressions without look-around".into(),
+            })?;
+        Ok(Self { source: source.into(), regex })
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = Error;
+
+    fn try_from(source: String) -> Result<Self, Error> {
+        Self::new(&source)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(p: Pattern) -> String {
+        p.source
+    }
 }
 
 /// Largest text a normalizer may make out of one fragment: replacements may not blow it up.
@@ -73,7 +113,7 @@ impl Norm {
                     .into()
             }
             Self::ReplacePattern(re, to) => replace(&text, to, |at| {
-                re.search(&regex_automata::Input::new(text.as_ref()).range(at..)).map(|m| m.range())
+                re.regex.search(&regex_automata::Input::new(text.as_ref()).range(at..)).map(|m| m.range())
             })
             .into(),
             Self::Prepend(p) if !text.is_empty() => format!("{p}{text}").into(),

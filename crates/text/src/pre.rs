@@ -8,11 +8,12 @@
 use std::ops::Range;
 
 use regex_automata::{Input, meta, util::syntax};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, brief};
 
 /// What happens to what a pattern matched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Behavior {
     /// a word of its own
     Isolated,
@@ -26,7 +27,35 @@ pub enum Behavior {
     Contiguous,
 }
 
-/// One cut. Steps run one after the other, each on the words of the one before.
+/// A cut as data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cut {
+    at: At,
+    behavior: Behavior,
+    invert: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum At {
+    /// a regular expression
+    Pattern(String),
+    /// a text
+    Literal(String),
+}
+
+impl Cut {
+    /// Cuts at a regular expression.
+    pub fn pattern(pattern: &str, behavior: Behavior, invert: bool) -> Self {
+        Self { at: At::Pattern(pattern.into()), behavior, invert }
+    }
+
+    /// Cuts at a literal text.
+    pub fn literal(text: &str, behavior: Behavior, invert: bool) -> Self {
+        Self { at: At::Literal(text.into()), behavior, invert }
+    }
+}
+
+/// One cut, ready to run. Steps run one after the other, each on the words of the one before.
 #[derive(Debug)]
 pub struct Step {
     find: Find,
@@ -59,15 +88,14 @@ const SAME: &[(&str, &str)] = &[
 const THOUSANDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
 
 impl Step {
-    /// Cuts at a regular expression.
-    pub fn pattern(pattern: &str, behavior: Behavior, invert: bool) -> Result<Self, Error> {
-        let find = if pattern == THOUSANDS { Find::Thousands } else { Find::Pattern(Pattern::new(pattern)?) };
-        Ok(Self { find, behavior, invert })
-    }
-
-    /// Cuts at a literal text.
-    pub fn literal(text: &str, behavior: Behavior, invert: bool) -> Self {
-        Self { find: Find::Literal(text.into()), behavior, invert }
+    /// Makes the automaton.
+    pub fn new(cut: &Cut) -> Result<Self, Error> {
+        let find = match &cut.at {
+            At::Literal(l) => Find::Literal(l.clone()),
+            At::Pattern(p) if p == THOUSANDS => Find::Thousands,
+            At::Pattern(p) => Find::Pattern(Pattern::new(p)?),
+        };
+        Ok(Self { find, behavior: cut.behavior, invert: cut.invert })
     }
 
     fn next(&self, text: &str, from: usize) -> Option<Range<usize>> {
@@ -306,7 +334,7 @@ mod tests {
     }
 
     fn step(p: &str, b: Behavior) -> Vec<Step> {
-        vec![Step::pattern(p, b, false).unwrap()]
+        vec![Step::new(&Cut::pattern(p, b, false)).unwrap()]
     }
 
     #[test]
@@ -328,7 +356,7 @@ mod tests {
         assert_eq!(go(Behavior::MergedWithPrevious, "the-final--countdown"), "the-|final-|-|countdown");
         assert_eq!(go(Behavior::MergedWithNext, "the-final--countdown"), "the|-final|-|-countdown");
         assert_eq!(go(Behavior::Contiguous, "the-final--countdown"), "the|-|final|--|countdown");
-        let s = [Step::pattern(r"\w+", Behavior::Removed, true).unwrap()];
+        let s = [Step::new(&Cut::pattern(r"\w+", Behavior::Removed, true)).unwrap()];
         assert_eq!(cut(&s, "a, b"), ["a", "b"]);
     }
 
@@ -341,9 +369,9 @@ mod tests {
     #[test]
     fn patterns_that_would_mean_something_else_are_refused() {
         for p in [r"a(?=b)", r"a(?!\S)", r"(?<=x)y", r"a*+a", "(", "[", r"(?:\pL{1000}){1000}", "a)|(b"] {
-            assert!(Step::pattern(p, Behavior::Isolated, false).is_err(), "{p}");
+            assert!(Step::new(&Cut::pattern(p, Behavior::Isolated, false)).is_err(), "{p}");
         }
         let deep = "(".repeat(2000) + &")".repeat(2000);
-        assert!(Step::pattern(&deep, Behavior::Isolated, false).is_err());
+        assert!(Step::new(&Cut::pattern(&deep, Behavior::Isolated, false)).is_err());
     }
 }

@@ -6,12 +6,32 @@ use std::collections::BinaryHeap;
 
 use crate::vocab::{Kind, MAX_PIECE, Vocab};
 
-/// A score-driven merge engine.
+/// A score-driven merge engine; the scores are a table of the vocabulary's file.
 #[derive(Debug)]
 pub struct Sentence {
-    scores: Vec<f32>,
-    bytes: Box<[Option<u32>; 256]>,
-    unknown: Option<u32>,
+    /// the token of each byte
+    pub bytes: Box<[Option<u32>; 256]>,
+    /// for bytes without a token
+    pub unknown: Option<u32>,
+}
+
+/// 32-bit little-endian floats, one per token; a missing score counts as 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores<'a>(pub &'a [[u8; 4]]);
+
+impl Scores<'_> {
+    fn get(&self, id: u32) -> f32 {
+        self.0.get(id as usize).map_or(0.0, |b| f32::from_le_bytes(*b))
+    }
+}
+
+/// The byte tokens of a vocabulary, where they are of that kind.
+pub fn byte_tokens(vocab: &Vocab) -> Box<[Option<u32>; 256]> {
+    let mut bytes = vocab.byte_tokens();
+    for b in bytes.iter_mut() {
+        *b = b.filter(|&id| vocab.kind(id) == Kind::Byte);
+    }
+    bytes
 }
 
 struct Symbol {
@@ -50,15 +70,6 @@ impl Eq for Merge {}
 const END: usize = usize::MAX;
 
 impl Sentence {
-    /// `scores` per token; a missing score counts as 0.
-    pub fn new(vocab: &Vocab, scores: Vec<f32>, unknown: Option<u32>) -> Self {
-        let mut bytes = vocab.byte_tokens();
-        for b in bytes.iter_mut() {
-            *b = b.filter(|&id| vocab.kind(id) == Kind::Byte);
-        }
-        Self { scores, bytes, unknown }
-    }
-
     /// The token of a text. Text that spells a control or byte token is not that token.
     fn token(vocab: &Vocab, text: &str) -> Option<u32> {
         let id = vocab.piece(text.as_bytes())?;
@@ -66,7 +77,7 @@ impl Sentence {
     }
 
     /// Appends the tokens of a text whose spaces are already `▁`.
-    pub fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<u32>) {
+    pub fn encode(&self, vocab: &Vocab, scores: Scores, text: &str, out: &mut Vec<u32>) {
         let mut symbols: Vec<Symbol> = text
             .char_indices()
             .enumerate()
@@ -91,8 +102,7 @@ impl Sentence {
                 return;
             }
             if let Some(id) = Self::token(vocab, &text[l.start..l.start + len]) {
-                let score = self.scores.get(id as usize).copied().unwrap_or(0.0);
-                heap.push(Merge { score, left, len });
+                heap.push(Merge { score: scores.get(id), left, len });
             }
         };
         for i in 0..symbols.len() {

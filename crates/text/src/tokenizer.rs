@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::added::{AddedSet, Part};
+use crate::compiled::{Compiled, View};
 use crate::merge::{Bpe, Scratch};
 use crate::norm::Norm;
 use crate::pre::{self, Step};
@@ -29,9 +30,12 @@ pub(crate) enum Model {
 }
 
 /// Text to tokens and back. Immutable; share it between threads.
+///
+/// The tables of the vocabulary are read where they are: in memory when the tokenizer was built from a model's
+/// metadata, in a mapped file when it was compiled before. There is one form of them, so both give the same tokens.
 #[derive(Debug)]
 pub struct Tokenizer {
-    pub(crate) vocab: Vocab,
+    pub(crate) tables: Compiled,
     pub(crate) model: Model,
     /// found in the raw text
     pub(crate) added: AddedSet,
@@ -56,27 +60,36 @@ impl Tokenizer {
             out.extend_from_slice(&self.prefix);
         }
         let mut scratch = Scratch::default();
+        let view = self.tables.view();
         let special = special == Special::Parse;
         let mut first = true;
         self.added.split(text, special, |part| {
             match part {
                 Part::Token(id) => out.push(id),
-                Part::Text(t) => self.encode_part(t, first, special, &mut scratch, &mut out),
+                Part::Text(t) => self.encode_part(&view, t, first, special, &mut scratch, &mut out),
             }
             first = false;
         });
         out
     }
 
-    fn encode_part(&self, text: &str, first: bool, special: bool, s: &mut Scratch, out: &mut Vec<u32>) {
+    fn encode_part(
+        &self,
+        v: &View,
+        text: &str,
+        first: bool,
+        special: bool,
+        s: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) {
         let text = self.norms.iter().fold(Cow::Borrowed(text), |t, n| n.apply(t, first));
         self.added_normal.split(&text, special, |part| match part {
             Part::Token(id) => out.push(id),
             Part::Text(t) => match &self.model {
-                Model::Sentence(m) => m.encode(&self.vocab, t, out),
-                Model::WordPiece(m) => m.encode(&self.vocab, t, out),
+                Model::Sentence(m) => m.encode(&v.vocab, v.scores, t, out),
+                Model::WordPiece(m) => m.encode(&v.vocab, t, out),
                 Model::Bpe(m) => {
-                    pre::words(&self.steps, t, &mut |word| m.encode(&self.vocab, word, s, out));
+                    pre::words(&self.steps, t, &mut |word| m.encode(&v.vocab, &v.merges, word, s, out));
                 }
             },
         });
@@ -93,31 +106,36 @@ impl Tokenizer {
     /// [`crate::Detokenizer`], which keeps it.
     pub fn decode(&self, ids: &[u32], special: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(ids.len() * 4);
+        let vocab = self.vocab();
         let mut strip = self.strips_space;
         for &id in ids {
-            if self.is_control(id) {
+            let b = vocab.bytes(id);
+            if is_control(&vocab, id) {
                 if special {
-                    out.extend_from_slice(self.bytes(id));
+                    out.extend_from_slice(b);
                     strip = false;
                 }
                 continue;
             }
-            let b = self.bytes(id);
             out.extend_from_slice(if strip { b.strip_prefix(b" ").unwrap_or(b) } else { b });
             strip = false;
         }
         out
     }
 
+    fn vocab(&self) -> Vocab<'_> {
+        self.tables.view().vocab
+    }
+
     /// What a token reads as; control tokens as they are spelled. Empty for an id out of range.
     pub fn bytes(&self, id: u32) -> &[u8] {
-        self.vocab.bytes(id)
+        self.vocab().bytes(id)
     }
 
     /// Number of token ids.
     #[allow(clippy::len_without_is_empty)] // A tokenizer without tokens cannot be built.
     pub fn len(&self) -> usize {
-        self.vocab.len()
+        self.tables.ids()
     }
 
     /// The start token.
@@ -142,18 +160,22 @@ impl Tokenizer {
 
     /// Whether a token steers the model instead of saying something.
     pub fn is_control(&self, id: u32) -> bool {
-        matches!(self.vocab.kind(id), Kind::Control | Kind::Unknown)
+        is_control(&self.vocab(), id)
     }
 
     /// The token spelled like this in the model's file (`<|im_end|>`, `Ġthe`, `▁the`).
     pub fn id_of(&self, piece: &str) -> Option<u32> {
-        self.vocab.id(piece.as_bytes())
+        self.vocab().id(piece.as_bytes())
     }
 
     /// How the model's file spells a token.
     pub fn piece(&self, id: u32) -> &str {
-        std::str::from_utf8(self.vocab.text(id)).unwrap_or("")
+        std::str::from_utf8(self.vocab().text(id)).unwrap_or("")
     }
+}
+
+fn is_control(vocab: &Vocab, id: u32) -> bool {
+    matches!(vocab.kind(id), Kind::Control | Kind::Unknown)
 }
 
 /// Names of tokens that end a turn; files often declare only one of several.

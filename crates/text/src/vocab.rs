@@ -1,11 +1,8 @@
 //! The token table: text as the file spells it, bytes as a person reads them, kind, and the way back.
 
-use std::hash::{BuildHasher, RandomState};
-
-use hashbrown::HashTable;
-
 use crate::byte_level;
 use crate::error::Error;
+use crate::slots::{Shape, TextSlots};
 
 /// What a token is for, with GGUF's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +33,18 @@ impl Kind {
             _ => Self::Unused,
         }
     }
+
+    /// The same as a byte.
+    fn to_gguf(self) -> u8 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
 }
 
 /// How a token's text spells bytes.
@@ -54,80 +63,45 @@ pub const MAX_TOKENS: usize = 1 << 21;
 /// Longest token looked up while merging, bytes; keeps the cost of a long run linear.
 pub const MAX_PIECE: usize = 1024;
 
-#[derive(Debug, Default)]
-struct Arena {
-    data: Vec<u8>,
-    ends: Vec<u32>,
+/// Strings one after the other, and where each ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Strings<'a> {
+    data: &'a [u8],
+    ends: &'a [[u8; 4]],
 }
 
-impl Arena {
-    fn get(&self, i: u32) -> &[u8] {
+impl<'a> Strings<'a> {
+    /// `ends` holds a 32-bit little-endian end per string.
+    pub fn new(data: &'a [u8], ends: &'a [u8]) -> Self {
+        Self { data, ends: ends.as_chunks().0 }
+    }
+
+    /// Empty for an index out of range, and where the ends contradict the data.
+    fn get(&self, i: u32) -> &'a [u8] {
         let i = i as usize;
-        let Some(&end) = self.ends.get(i) else { return &[] };
-        let start = if i == 0 { 0 } else { self.ends[i - 1] };
-        &self.data[start as usize..end as usize]
-    }
-
-    fn seal(&mut self) -> Result<(), Error> {
-        let end = u32::try_from(self.data.len())
-            .map_err(|_| Error::Broken("the vocabulary's text is over 4 GiB".into()))?;
-        self.ends.push(end);
-        Ok(())
+        let Some(end) = self.ends.get(i) else { return &[] };
+        let start = if i == 0 { [0; 4] } else { self.ends[i - 1] };
+        self.data.get(u32::from_le_bytes(start) as usize..u32::from_le_bytes(*end) as usize).unwrap_or(&[])
     }
 }
 
-/// An immutable token table.
-#[derive(Debug)]
-pub struct Vocab {
-    text: Arena,
-    bytes: Arena,
-    kinds: Vec<Kind>,
-    by_text: HashTable<u32>,
-    // Keyed hashing: a hostile vocabulary cannot make the table slow.
-    hasher: RandomState,
-    longest: usize,
+/// A token table being read, wherever its bytes are. Every answer is safe whatever they hold: ids are in range, texts
+/// are inside the data.
+#[derive(Clone, Copy, Debug)]
+pub struct Vocab<'a> {
+    /// as the file spells it
+    pub texts: Strings<'a>,
+    /// as a person reads it
+    pub read: Strings<'a>,
+    /// GGUF's number of the kind, one byte per token
+    pub kinds: &'a [u8],
+    /// texts to ids
+    pub by_text: TextSlots<'a>,
+    /// longest text in `by_text`, bytes
+    pub longest: usize,
 }
 
-impl Vocab {
-    /// Builds the table; of equal texts the first id wins.
-    pub fn new<'a>(
-        tokens: impl ExactSizeIterator<Item = (&'a str, Kind)>,
-        spelling: Spelling,
-    ) -> Result<Self, Error> {
-        let n = tokens.len();
-        if n == 0 || n > MAX_TOKENS {
-            return Err(Error::Broken(format!("it has {n} tokens, expected 1 to {MAX_TOKENS}")));
-        }
-        let mut v = Self {
-            text: Arena::default(),
-            bytes: Arena::default(),
-            kinds: Vec::with_capacity(n),
-            by_text: HashTable::with_capacity(n),
-            hasher: RandomState::new(),
-            longest: 0,
-        };
-        for (id, (text, kind)) in tokens.enumerate() {
-            v.text.data.extend_from_slice(text.as_bytes());
-            v.text.seal()?;
-            spell(text, kind, spelling, &mut v.bytes.data);
-            v.bytes.seal()?;
-            v.kinds.push(kind);
-            if kind != Kind::Unused || !text.is_empty() {
-                v.index(id as u32, text.as_bytes());
-            }
-        }
-        Ok(v)
-    }
-
-    fn index(&mut self, id: u32, text: &[u8]) {
-        let Self { text: arena, by_text, hasher, longest, .. } = self;
-        *longest = (*longest).max(text.len());
-        let hash = hasher.hash_one(text);
-        if by_text.find(hash, |&o| arena.get(o) == text).is_none() {
-            by_text.insert_unique(hash, id, |&o| hasher.hash_one(arena.get(o)));
-        }
-    }
-
+impl<'a> Vocab<'a> {
     /// Number of ids.
     pub fn len(&self) -> usize {
         self.kinds.len()
@@ -138,7 +112,7 @@ impl Vocab {
         if text.len() > self.longest {
             return None;
         }
-        self.by_text.find(self.hasher.hash_one(text), |&o| self.text.get(o) == text).copied()
+        self.by_text.find(text, |id| (id as usize) < self.kinds.len() && self.texts.get(id) == text)
     }
 
     /// The id of a text short enough to be merged.
@@ -147,23 +121,94 @@ impl Vocab {
     }
 
     /// The text as the file spells it.
-    pub fn text(&self, id: u32) -> &[u8] {
-        self.text.get(id)
+    pub fn text(&self, id: u32) -> &'a [u8] {
+        self.texts.get(id)
     }
 
     /// The bytes a person reads; empty for an id out of range.
-    pub fn bytes(&self, id: u32) -> &[u8] {
-        self.bytes.get(id)
+    pub fn bytes(&self, id: u32) -> &'a [u8] {
+        self.read.get(id)
     }
 
     /// The kind; [`Kind::Unused`] for an id out of range.
     pub fn kind(&self, id: u32) -> Kind {
-        self.kinds.get(id as usize).copied().unwrap_or(Kind::Unused)
+        self.kinds.get(id as usize).map_or(Kind::Unused, |&k| Kind::from_gguf(i64::from(k)))
     }
 
     /// The token of each byte: `<0xNN>` where the vocabulary has it.
     pub fn byte_tokens(&self) -> Box<[Option<u32>; 256]> {
         Box::new(std::array::from_fn(|b| self.id(format!("<0x{b:02X}>").as_bytes())))
+    }
+}
+
+/// A token table's bytes, section by section, as [`Vocab`] reads them.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// texts as the file spells them
+    pub texts: Vec<u8>,
+    /// where each ends
+    pub text_ends: Vec<u8>,
+    /// texts as a person reads them
+    pub read: Vec<u8>,
+    /// where each ends
+    pub read_ends: Vec<u8>,
+    /// GGUF's number of each kind
+    pub kinds: Vec<u8>,
+    /// texts to ids
+    pub by_text: Vec<u8>,
+    /// of `by_text`
+    pub shape: Shape,
+    /// longest text in `by_text`, bytes
+    pub longest: usize,
+}
+
+impl Tables {
+    /// Builds the table; of equal texts the first id wins.
+    pub fn new<'a>(
+        tokens: impl ExactSizeIterator<Item = (&'a str, Kind)>,
+        spelling: Spelling,
+    ) -> Result<Self, Error> {
+        let n = tokens.len();
+        if n == 0 || n > MAX_TOKENS {
+            return Err(Error::Broken(format!("it has {n} tokens, expected 1 to {MAX_TOKENS}")));
+        }
+        let mut t = Self {
+            text_ends: Vec::with_capacity(n * 4),
+            read_ends: Vec::with_capacity(n * 4),
+            kinds: Vec::with_capacity(n),
+            ..Self::default()
+        };
+        let seal = |data: &Vec<u8>, ends: &mut Vec<u8>| {
+            let end = u32::try_from(data.len())
+                .map_err(|_| Error::Broken("the vocabulary's text is over 4 GiB".into()))?;
+            ends.extend_from_slice(&end.to_le_bytes());
+            Ok::<_, Error>(())
+        };
+        for (text, kind) in tokens {
+            t.texts.extend_from_slice(text.as_bytes());
+            seal(&t.texts, &mut t.text_ends)?;
+            spell(text, kind, spelling, &mut t.read);
+            seal(&t.read, &mut t.read_ends)?;
+            t.kinds.push(kind.to_gguf());
+            t.longest = t.longest.max(text.len());
+        }
+        let v = t.view();
+        // A hole is no token.
+        let wanted = |id| v.kind(id) != Kind::Unused || !v.text(id).is_empty();
+        let (by_text, shape) = TextSlots::build(n, wanted, |id| v.text(id))?;
+        (t.by_text, t.shape) = (by_text, shape);
+        Ok(t)
+    }
+
+    /// For reading.
+    pub fn view(&self) -> Vocab<'_> {
+        Vocab {
+            texts: Strings::new(&self.texts, &self.text_ends),
+            read: Strings::new(&self.read, &self.read_ends),
+            kinds: &self.kinds,
+            by_text: TextSlots::new(&self.by_text, self.shape),
+            longest: self.longest,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! WordPiece as BERT has it: words by white space and punctuation, each the longest tokens from the left.
 
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 use crate::vocab::{MAX_PIECE, Vocab};
 
 /// The engine; the vocabulary writes word starts with `▁`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WordPiece {
     /// for a word that the vocabulary cannot say
     pub unknown: Option<u32>,

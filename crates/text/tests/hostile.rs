@@ -12,7 +12,7 @@ use peak_alloc::PeakAlloc;
 use serde_json::{Map, json};
 use support::Rng;
 use tamp_base::meta::{Array, IntKind, Meta, Value};
-use tamp_text::{Detokenizer, Message, Special, Template, Tokenizer};
+use tamp_text::{Bytes, Detokenizer, Message, Special, Template, Tokenizer};
 
 #[global_allocator]
 static ALLOC: PeakAlloc = PeakAlloc;
@@ -300,6 +300,127 @@ fn mutated_metadata_ends_in_an_error_or_tokenizes_within_bounds() {
             }
         });
     }
+}
+
+/// BPE and SentencePiece, each compiled.
+fn compiled() -> [Vec<u8>; 3] {
+    let mut bert = small_spm();
+    bert.set("tokenizer.ggml.model", Value::Str("bert".into()));
+    [
+        Tokenizer::from_json(small_json().as_bytes(), None).unwrap().compile(),
+        Tokenizer::from_meta(&small_spm()).unwrap().compile(),
+        Tokenizer::from_meta(&bert).unwrap().compile(),
+    ]
+}
+
+/// Every token is one, so that whoever looks it up in a table of that length finds it.
+fn ids_are_in_range(t: &Tokenizer) {
+    for special in [Special::Parse, Special::Plain] {
+        let ids = t.encode(TEXT, special, true);
+        assert!(ids.iter().all(|&id| (id as usize) < t.len()), "{ids:?} of {}", t.len());
+    }
+    assert!(t.ends().chain(t.bos()).chain(t.eos()).all(|id| (id as usize) < t.len()));
+}
+
+#[test]
+fn mutated_compiled_tokenizers_end_in_an_error_or_give_tokens_of_theirs_within_bounds() {
+    let _one = ONE.lock();
+    let bag = [
+        "\u{ff}",
+        "\"norms\":[",
+        "{\"ReplacePattern\":[\"\\\\p{L}{999}\",\"\"]},",
+        "[[[[",
+        "\"unknown\":7",
+        "(?!\\\\S)",
+    ];
+    let mut rng = Rng(11);
+    let (mut loaded, mut other) = (0, 0);
+    let good = compiled();
+    let want: Vec<_> = good
+        .iter()
+        .map(|c| Tokenizer::from_compiled(c.clone().into()).unwrap().encode(TEXT, Special::Parse, true))
+        .collect();
+    for i in 0..tries(6_000) {
+        let which = rng.below(good.len());
+        let mut file = good[which].clone();
+        // A table's entries are found by overwriting in place; sections and rules by moving them.
+        if rng.below(4) == 0 {
+            file = mutate(&mut rng, &file, &bag);
+        } else {
+            let head = rng.below(3) == 0;
+            for _ in 0..1 + rng.below(300) {
+                let at = rng.below(if head { 260 } else { file.len() });
+                file[at] = *rng.pick(&[0, 1, 0x7f, 0x80, 0xff, rng.0 as u8]);
+            }
+        }
+        bounded(&|| format!("mutation {i} of {which}"), || {
+            if let Ok(t) = Tokenizer::from_compiled(Bytes::from(file)) {
+                loaded += 1;
+                other += usize::from(t.encode(TEXT, Special::Parse, true) != want[which]);
+                ids_are_in_range(&t);
+                use_tokenizer(&t);
+            }
+        });
+    }
+    println!("{loaded} load, {other} of them give other tokens");
+    assert!(loaded > tries(6_000) / 100 && other > tries(6_000) / 200, "{loaded} load, {other} differ");
+}
+
+#[test]
+fn every_byte_of_a_compiled_tokenizer_may_be_any_extreme() {
+    let _one = ONE.lock();
+    for good in compiled() {
+        for at in 0..good.len() {
+            for v in [0, 0xff, good[at] ^ 0x80, good[at] ^ 1] {
+                let mut file = good.clone();
+                file[at] = v;
+                if let Ok(t) = Tokenizer::from_compiled(file.into()) {
+                    ids_are_in_range(&t);
+                }
+            }
+        }
+        for len in 0..good.len() {
+            if let Ok(t) = Tokenizer::from_compiled(good[..len].to_vec().into()) {
+                panic!("{} tokens from {len} of {} bytes", t.len(), good.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn compiled_bombs_end_in_an_error() {
+    let _one = ONE.lock();
+    let [good, ..] = compiled();
+    let number = |at: usize, v: u64, n: usize| {
+        let mut f = good.clone();
+        f[at..at + n].copy_from_slice(&v.to_le_bytes()[..n]);
+        f
+    };
+    // The head: version, ids, seeds and probes, longest, then sections of two 64-bit numbers.
+    let mut bombs = vec![vec![], b"tampTOK\n".to_vec(), number(8, 2, 4)];
+    bombs.extend([0, 1, 1 << 21, u64::from(u32::MAX)].map(|ids| number(12, ids, 4)));
+    bombs.extend([24, 36].map(|probe| number(probe, 1 << 20, 4)));
+    for section in 0..12 {
+        let at = 44 + 16 * section;
+        bombs.extend([1 << 20, u64::MAX, u64::MAX - 8].map(|offset| number(at, offset, 8)));
+        bombs.extend([1 << 40, u64::MAX, u64::MAX - 400].map(|len| number(at + 8, len, 8)));
+    }
+    for (i, b) in bombs.iter().enumerate() {
+        let r = bounded(&|| format!("bomb {i}"), || Tokenizer::from_compiled(Bytes::from(b.clone())));
+        assert!(r.is_err(), "bomb {i}");
+    }
+    // Rules that ask for many automata stop being read.
+    let rules = u64::from_le_bytes(good[44..52].try_into().unwrap()) as usize;
+    let len = u64::from_le_bytes(good[52..60].try_into().unwrap()) as usize;
+    let json = std::str::from_utf8(&good[rules..rules + len]).unwrap();
+    let many = "{\"ReplacePattern\":[\"\\\\w{9}\",\"\"]},".repeat(10_000);
+    let bomb = json.replacen("\"norms\":[", &format!("\"norms\":[{many}"), 1);
+    assert_ne!(bomb, json);
+    let mut file = good.clone();
+    file[44..52].copy_from_slice(&(good.len() as u64).to_le_bytes());
+    file[52..60].copy_from_slice(&(bomb.len() as u64).to_le_bytes());
+    file.extend_from_slice(bomb.as_bytes());
+    assert!(bounded(&|| "many patterns".into(), || Tokenizer::from_compiled(file.into())).is_err());
 }
 
 const TEMPLATE: &str = r#"{%- macro item(m, n=2) -%}{{ '<|' ~ m.role ~ '|>' }}{{ m['content'] | trim | replace('a', 'b') }}{%- endmacro -%}

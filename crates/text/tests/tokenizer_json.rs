@@ -1,5 +1,5 @@
 //! Equality with the `tokenizers` crate on 10 000 lines of mixed text, for published `tokenizer.json` files and for
-//! GGUF vocabularies that are the same.
+//! GGUF vocabularies that are the same; and of every such tokenizer with itself, compiled and opened again.
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails.
 
 mod support;
@@ -106,13 +106,19 @@ fn compare(
     skip: impl Fn(&str) -> bool,
 ) -> (usize, usize) {
     let (mut bad, mut tried) = (0, 0);
+    let again = support::reopened(ours);
     for line in lines() {
+        for special in [Special::Parse, Special::Plain] {
+            let ids = again.encode(&line, special, true);
+            assert_eq!(ids, ours.encode(&line, special, true), "{name} compiled: {line:?}");
+            assert_eq!(again.decode(&ids, true), ours.decode(&ids, true), "{name} compiled: {line:?}");
+        }
         if skip(&line) {
             continue;
         }
         tried += 1;
         let want = theirs.encode(line.as_str(), false).unwrap();
-        let got = ours.encode(&line, Special::Parse, false);
+        let got = again.encode(&line, Special::Parse, false);
         // Pieces, not ids: a published GGUF may order the same vocabulary differently.
         let same = got.len() == want.len()
             && got.iter().zip(want.get_tokens()).all(|(&id, t)| ours.piece(id) == t)

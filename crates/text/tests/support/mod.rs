@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tamp_base::meta::{Array, IntKind, Meta, Value};
+use tamp_text::{Bytes, Tokenizer};
 
 /// Where fetched data stays between runs.
 pub fn cache() -> PathBuf {
@@ -152,6 +153,22 @@ impl<'a> Reader<'a> {
             t => panic!("type {t}"),
         }
     }
+}
+
+/// The same tokenizer compiled, in the middle of a larger block at an odd offset, opened.
+pub fn reopened(t: &Tokenizer) -> Tokenizer {
+    let mut file = vec![0xa5; 12_345];
+    let compiled = t.compile();
+    file.extend_from_slice(&compiled);
+    file.extend_from_slice(&[0x5a; 77]);
+    let range = 12_345..12_345 + compiled.len();
+    let start = std::time::Instant::now();
+    let again = Tokenizer::from_compiled(Bytes::new(Arc::new(file), range).unwrap()).unwrap();
+    println!("{} tokens in {} bytes, opened in {:?}", t.len(), compiled.len(), start.elapsed());
+    assert_eq!(again.compile(), compiled);
+    assert_eq!((again.len(), again.bos(), again.eos()), (t.len(), t.bos(), t.eos()));
+    assert!(again.ends().eq(t.ends()) && again.adds_bos() == t.adds_bos());
+    again
 }
 
 /// A small deterministic generator (splitmix64).
