@@ -159,3 +159,67 @@ pub fn generate<D: Device>(
         tokens: answers.into_iter().next().map(|a| a.0).unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tamp_base::clock::SystemClock;
+    use tamp_base::settings::Settings;
+    use tamp_engine::{Engine, EngineOptions};
+    use tamp_formats::Kind;
+    use tamp_kernels::cpu::Cpu;
+    use tamp_kernels::pool::Pool;
+    use tamp_weights::Weights;
+    use tamp_weights::testing::{Arch, tiny};
+
+    fn engine() -> (Engine<Cpu>, Arc<Pool>) {
+        let weights = Weights::from_gguf_bytes(tiny(Arch::Llama, 1)).unwrap();
+        let pool = Arc::new(Pool::new(1, false));
+        let device = Arc::new(Cpu::new(pool.clone(), tamp_kernels::rung::find("auto").unwrap()));
+        let tokenizer = Arc::new(tamp_text::Tokenizer::from_meta(&weights.meta).unwrap());
+        let options = EngineOptions { ctx: 64, ..EngineOptions::default() };
+        let clock = Arc::new(SystemClock::default());
+        let engine =
+            Engine::load(&weights, device, tokenizer, &Settings::default(), options, clock, &mut |_, _| ());
+        (engine.unwrap(), pool)
+    }
+
+    fn row(engine: &mut Engine<Cpu>, pool: &Pool) -> GenerateRow {
+        let mut s = Subject { engine, pool, load: crate::LoadTimes::default() };
+        generate(&mut s, &[1, 40, 50], 8, 0, 2).unwrap()
+    }
+
+    #[test]
+    fn a_matrix_or_a_plan_made_while_counting_shows_in_the_row() {
+        let (mut e, pool) = engine();
+        let quiet = row(&mut e, &pool);
+        assert!(quiet.cached_bindings_enabled && quiet.matrices_rebuilt == 0 && quiet.plans_rebuilt == 0);
+        assert_eq!((quiet.compile_retries, quiet.compile_failures), (0, 0));
+        let device = e.model().device().clone();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    device.linear(Kind::F32, 1, 16, &[0; 64]).unwrap();
+                }
+            });
+            let busy = row(&mut e, &pool);
+            stop.store(true, Ordering::Relaxed);
+            assert!(!busy.cached_bindings_enabled && busy.matrices_rebuilt > 0 && busy.plans_rebuilt == 0);
+        });
+        stop.store(false, Ordering::Relaxed);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    engine();
+                }
+            });
+            // An engine takes longer to make than a row of a tiny model: ask until one fell into it.
+            let seen = (0..1000).map(|_| row(&mut e, &pool)).find(|r| r.plans_rebuilt > 0);
+            stop.store(true, Ordering::Relaxed);
+            assert!(!seen.unwrap().cached_bindings_enabled);
+        });
+    }
+}

@@ -49,7 +49,7 @@ fn bundle(ctx: &Ctx, input: &Path, a: &ConvertArgs) -> Done {
     let device = Cpu::new(Arc::new(Pool::new(super::cores(), false)), rung);
     let form = if a.layout == LayoutArg::Rows { Form::Rows } else { Form::Packed };
     let mut bar = ctx.ui.bytes(&format!("writing {}", a.output.display()), 0);
-    let report = pack::bundle(&weights, &device, form, compiled, &a.output, &mut |done, total| {
+    let report = pack::bundle(&weights, &device, form, Some(compiled), &a.output, &mut |done, total| {
         bar.set_total(total);
         bar.at(done);
     })

@@ -197,6 +197,7 @@ fn trust(ctx: &Ctx, weights: &Weights, path: &Path) -> Done<Option<BundleFacts>>
     let Some(b) = weights.bundle() else { return Ok(None) };
     let known = seen::knows(ctx, b);
     if known {
+        b.warm(super::cores());
         b.watch().check_behind();
     } else {
         verify(ctx, weights, path)?;

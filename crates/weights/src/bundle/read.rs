@@ -106,6 +106,29 @@ impl Bundle {
         }
     }
 
+    /// Enters the pages of the weights into the page table from `threads` threads, while the caller goes on: else the
+    /// first forward pass does it, fault by fault. Does nothing for a bundle that was read, or that memory cannot hold.
+    pub fn warm(&self, threads: usize) {
+        let Some(s) = self.manifest.section("weights").filter(|s| s.length <= tamp_os::memory::available())
+        else {
+            return;
+        };
+        let threads = threads.max(1);
+        let (start, end) = (s.offset as usize, (s.offset + s.length) as usize);
+        let part = (end - start).div_ceil(threads).next_multiple_of(super::WEIGHTS_ALIGN);
+        for from in (start..end).step_by(part.max(1)).filter(|_| self.file.map().is_some()) {
+            let file = Arc::clone(&self.file);
+            let work = move || {
+                tamp_os::cpu::unpin();
+                if let Some(map) = file.map() {
+                    map.populate(from..(from + part).min(end));
+                }
+            };
+            // Without a thread the pages come when they are read.
+            let _ = std::thread::Builder::new().name("tamp-warm".into()).spawn(work);
+        }
+    }
+
     /// Hashes every section; `progress(done, total)` counts bytes. The first that does not match is the error.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         super::check::verify(&self.manifest, &self.file, self.path.as_deref(), progress)
