@@ -1,6 +1,4 @@
 //! A model in a bundle answers like the file it was made from, and stops answering when it is no longer that bundle.
-//!
-//! Planted and seen to fail: a step that does not ask the watch, a matrix adopted with rows and columns of another.
 #![allow(clippy::unwrap_used)]
 
 mod common;

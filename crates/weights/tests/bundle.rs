@@ -1,7 +1,7 @@
 //! Bundles: what is written is read back, and every byte of it is accounted for.
 //!
-//! Planted and seen to fail: a section left out of the hashes, padding that is not looked at, a manifest whose offset
-//! is believed, a draft's target that is not compared.
+//! Planted and seen to fail: a section left out of the hashes of a load or of the check behind it, padding that is not
+//! looked at, a tensor's place that is believed, a draft's target that is not compared.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

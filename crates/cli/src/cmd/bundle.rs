@@ -1,6 +1,6 @@
 //! `tamp bundle verify FILE`, `tamp bundle show FILE`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::json;
 use tamp_weights::Weights;
@@ -31,7 +31,7 @@ pub fn run(ctx: &Ctx, c: &BundleCommand) -> Done {
     }
 }
 
-fn verified(ctx: &Ctx, path: &PathBuf, b: &Bundle) -> Done {
+fn verified(ctx: &Ctx, path: &Path, b: &Bundle) -> Done {
     let m = b.manifest();
     if ctx.json {
         let sections: Vec<&str> = m.sections.iter().map(|s| s.name.as_str()).collect();
@@ -45,7 +45,7 @@ fn verified(ctx: &Ctx, path: &PathBuf, b: &Bundle) -> Done {
     Ok(())
 }
 
-fn show(ctx: &Ctx, path: &PathBuf, b: &Bundle) -> Done {
+fn show(ctx: &Ctx, path: &Path, b: &Bundle) -> Done {
     let m = b.manifest();
     if ctx.json {
         return ctx.json(m);

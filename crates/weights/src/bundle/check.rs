@@ -71,6 +71,8 @@ pub struct Watch {
     fault: OnceLock<String>,
     checked: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// somebody waits: the thread behind leaves the work to them
+    taken: AtomicBool,
 }
 
 impl Watch {
@@ -83,6 +85,7 @@ impl Watch {
             fault: OnceLock::new(),
             checked: AtomicBool::new(false),
             thread: Mutex::new(None),
+            taken: AtomicBool::new(false),
         })
     }
 
@@ -122,11 +125,11 @@ impl Watch {
         *slot = std::thread::Builder::new().name("tamp-hash".into()).spawn(move || behind(&weak, true)).ok();
     }
 
-    /// Waits for the check behind, and makes it now where none was started; then answers like [`Watch::check`].
+    /// Makes the check now where it has not ended behind; then answers like [`Watch::check`]. The thread behind is not
+    /// waited for: on a busy machine it may get no time for minutes.
     pub fn settle(self: &Arc<Self>) -> Result<()> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let ended = thread.map(JoinHandle::join);
-        if !self.is_checked() && self.fault.get().is_none() && !matches!(ended, Some(Ok(()))) {
+        self.taken.store(true, Ordering::Release);
+        if !self.is_checked() && self.fault.get().is_none() {
             behind(&Arc::downgrade(self), false);
         }
         self.check()
@@ -141,7 +144,8 @@ fn behind(watch: &Weak<Watch>, quiet: bool) {
     }
     let Some((file, late)) = watch.upgrade().map(|w| (Arc::clone(&w.file), w.late.clone())) else { return };
     for s in &late {
-        match matches(s, &file, &mut |_| watch.strong_count() > 0) {
+        let mine = |w: Arc<Watch>| !(quiet && w.taken.load(Ordering::Acquire));
+        match matches(s, &file, &mut |_| watch.upgrade().is_some_and(mine)) {
             Some(true) => {}
             Some(false) => {
                 if let Some(w) = watch.upgrade() {
