@@ -29,6 +29,7 @@ use tamp_base::clock::Clock;
 use tamp_engine::{Engine, EngineError};
 use tamp_kernels::device::Device;
 use tamp_kernels::pool::Pool;
+use tamp_model::Made;
 
 /// What a workload runs on: a loaded engine, its workers, and what loading took.
 pub struct Subject<'a, D: Device> {
@@ -49,6 +50,10 @@ pub struct LoadTimes {
     pub repack_ms: f64,
     /// checking the plan and making the KV memory
     pub plan_ms: f64,
+    /// matrices used where a bundle holds them
+    pub matrices_adopted: u32,
+    /// matrices packed from file order
+    pub matrices_repacked: u32,
 }
 
 /// Why a workload could not run.
@@ -101,6 +106,13 @@ pub struct Facts {
     pub load: LoadTimes,
     /// taken without the machine lock of the lab
     pub decision_grade: bool,
+}
+
+impl LoadTimes {
+    /// With what the loader counted.
+    pub fn counted(self, made: Made) -> Self {
+        LoadTimes { matrices_adopted: made.adopted, matrices_repacked: made.repacked, ..self }
+    }
 }
 
 impl<D: Device> Subject<'_, D> {

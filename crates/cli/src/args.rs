@@ -58,8 +58,11 @@ pub enum Command {
     Pull(PullArgs),
     /// Lists the models of the local store
     List,
-    /// Converts a model file (GGUF, safetensors folder, llama2.c .bin, ONNX folder) to GGUF or safetensors
+    /// Converts a model (GGUF, safetensors folder, llama2.c .bin, ONNX folder, bundle) to a bundle, GGUF or safetensors
     Convert(ConvertArgs),
+    /// Checks and describes bundles
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Writes a model with other block formats
     Quantize(QuantizeArgs),
     /// Prints the token ids of a text
@@ -221,10 +224,38 @@ pub struct PullArgs {
 /// Arguments of `convert`.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A model file or folder
-    pub input: PathBuf,
-    /// The file (.gguf) or folder (safetensors) to write
+    /// A path, a name of the store, or hf:…
+    pub input: String,
+    /// The bundle (.tamp), file (.gguf) or folder (safetensors) to write
     pub output: PathBuf,
+    /// How a bundle holds its matrices: packed for this machine's kernels, or as rows that any machine repacks at load
+    #[arg(long, value_enum, default_value_t = LayoutArg::Packed)]
+    pub layout: LayoutArg,
+}
+
+/// How a bundle holds its matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LayoutArg {
+    /// tiles: loads by a map alone
+    Packed,
+    /// file order: portable
+    Rows,
+}
+
+/// Commands of `bundle`.
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Holds every section of a bundle to its hash
+    Verify(BundleArgs),
+    /// Shows what a bundle says of itself
+    Show(BundleArgs),
+}
+
+/// Arguments of the commands of `bundle`.
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// A .tamp file, or the name of one in the store
+    pub file: String,
 }
 
 /// Arguments of `quantize`.

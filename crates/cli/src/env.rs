@@ -15,6 +15,8 @@ pub struct Env {
     pub plain: bool,
     /// the platform's data folder for tamp: store and chat history
     pub data_dir: Option<PathBuf>,
+    /// the platform's cache folder for tamp: which bundles were verified
+    pub cache_dir: Option<PathBuf>,
     /// the platform's configuration folder for tamp: `tamp.toml`
     pub config_dir: Option<PathBuf>,
 }
@@ -30,6 +32,7 @@ impl Env {
             hub_token: text("HF_TOKEN"),
             plain: text("NO_COLOR").is_some() || text("TERM").is_some_and(|t| t == "dumb"),
             data_dir: dirs.as_ref().map(|d| d.data_dir().to_path_buf()),
+            cache_dir: dirs.as_ref().map(|d| d.cache_dir().to_path_buf()),
             config_dir: dirs.as_ref().map(|d| d.config_dir().to_path_buf()),
         }
     }

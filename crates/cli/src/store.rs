@@ -76,7 +76,9 @@ impl Store {
     /// The file of a name, when it is there.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         let known = name.split('/').all(super::pull::catalog::plain);
-        Some(self.place(name)).filter(|p| known && p.is_file())
+        let bundle =
+            self.root.join(if name.ends_with(".tamp") { name.into() } else { format!("{name}.tamp") });
+        [self.place(name), bundle].into_iter().find(|p| known && p.is_file())
     }
 
     /// A working folder for fetching `name`; on the same file system, so that renames are atomic.
@@ -118,8 +120,11 @@ impl Store {
             }
             if path.is_dir() && depth < 8 {
                 self.walk(&path, depth + 1, out)?;
-            } else if path.extension().is_some_and(|e| e == "gguf") {
-                let name = path.strip_prefix(&self.root).unwrap_or(&path).with_extension("");
+            } else if path.extension().is_some_and(|e| e == "gguf" || e == "tamp") {
+                // A bundle keeps its ending: the same name without one is the file it was made from.
+                let inside = path.strip_prefix(&self.root).unwrap_or(&path);
+                let gguf = path.extension().is_some_and(|e| e == "gguf");
+                let name = if gguf { inside.with_extension("") } else { inside.into() };
                 let side = std::fs::read_to_string(path.with_extension("gguf.json")).ok();
                 let record: Option<Record> = side.and_then(|t| serde_json::from_str(&t).ok());
                 out.push(Held {

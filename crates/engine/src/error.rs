@@ -92,6 +92,9 @@ pub enum EngineError {
     /// The forward pass.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The weights in use are not those that were opened.
+    #[error(transparent)]
+    Weights(#[from] tamp_weights::Error),
 }
 
 /// Whose fault a failure is.

@@ -8,8 +8,10 @@ use serde::Serialize;
 pub struct Forecast {
     /// what the process used before the weights: program, tokenizer, template; observed
     pub process: u64,
-    /// weights as the device holds them
+    /// weights as the device holds them, but for those used where the file lies
     pub weights: u64,
+    /// weights used where the file lies; not part of the sums
+    pub mapped: u64,
     /// activations and scratch of a full batch
     pub buffers: u64,
     /// logits of every sequence of a batch on their way through the chain, and its list of candidates

@@ -40,6 +40,7 @@ use tamp_sample::{Chain, Matcher};
 use tamp_spec::{Acceptor, Proposer};
 use tamp_text::Tokenizer;
 use tamp_weights::Weights;
+use tamp_weights::bundle::Watch;
 
 use intake::{Intake, Mail};
 use outlet::Outlet;
@@ -51,7 +52,7 @@ pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Event, Request};
-pub use rooms::rooms;
+pub use rooms::{residency, rooms};
 pub use turn::Turn;
 
 /// Rows of the head computed at once. A weight row is read once per this many; more rows only grow the scratch.
@@ -76,6 +77,8 @@ pub struct Engine<D: Device> {
     queue: usize,
     preemptions: u64,
     finished: u64,
+    /// tells when the weights in use are no longer those that were opened
+    watch: Option<Arc<Watch>>,
 }
 
 /// What an engine has done so far, and how it stands.
@@ -125,7 +128,9 @@ impl<D: Device> Engine<D> {
         };
         let process = tamp_os::memory::rss().anonymous;
         let model = Model::load(weights, device, &load, progress)?;
-        Self::assemble(model, tokenizer, settings, options, clock, process)
+        let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process)?;
+        engine.watch = weights.bundle().map(|b| b.watch().clone());
+        Ok(engine)
     }
 
     /// An engine for a loaded model. Everything that can be refused is refused here or at [`Engine::submit`].
@@ -136,7 +141,7 @@ impl<D: Device> Engine<D> {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
-        let process = tamp_os::memory::rss().anonymous.saturating_sub(model.resident_bytes());
+        let process = tamp_os::memory::rss().anonymous.saturating_sub(model.own_bytes());
         Self::assemble(model, tokenizer, settings, options, clock, process)
     }
 
@@ -176,6 +181,7 @@ impl<D: Device> Engine<D> {
             (tamp_spec::accept::TABLE.room, accept_card),
             (tamp_kv::codec::TABLE.room, codec_card),
             (rooms::DECODE, if model.options.decode { &rooms::DECODED } else { &rooms::NATIVE }),
+            (rooms::RESIDENCY, rooms::residency_card(settings)),
         ];
         let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
         let (intake, mail) = intake::intake(options.queue, clock.clone());
@@ -196,6 +202,7 @@ impl<D: Device> Engine<D> {
             queue: options.queue,
             preemptions: 0,
             finished: 0,
+            watch: None,
         })
     }
 
@@ -289,6 +296,11 @@ impl<D: Device> Engine<D> {
                 return Err(EngineError::Stalled);
             }
         }
+    }
+
+    /// Whether the weights in use are still those that were opened.
+    fn trust(&self) -> Result<(), EngineError> {
+        self.watch.as_ref().map_or(Ok(()), |w| Ok(w.check()?))
     }
 
     /// No sequence waits or runs.

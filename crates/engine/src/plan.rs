@@ -2,6 +2,7 @@
 //! Facts in it are read off the loaded model and the opened techniques, never off intentions.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tamp_base::card::{Card, CardError, Effect, Knobs, Need};
@@ -16,6 +17,14 @@ use crate::options::EngineOptions;
 
 /// What this engine gives to techniques.
 const GIVEN: &[Need] = &[Need::Tree, Need::Rewind];
+
+/// Plans made by this process.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Plans made by this process so far: a run that moves this has not used the one it had.
+pub fn made() -> u64 {
+    MADE.load(Ordering::Relaxed)
+}
 
 /// The accepted plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,6 +119,7 @@ impl Plan {
         options: &EngineOptions,
         process: u64,
     ) -> Result<Plan, EngineError> {
+        MADE.fetch_add(1, Ordering::Relaxed);
         let techniques =
             chosen.iter().map(|&(room, card)| choose(room, card, settings)).collect::<Result<Vec<_>, _>>()?;
         let s = &model.shape;
@@ -149,7 +159,8 @@ impl Plan {
         plan.hash = plan.digest();
         plan.memory = Forecast {
             process,
-            weights: model.resident_bytes(),
+            weights: model.own_bytes(),
+            mapped: model.made().adopted_bytes,
             buffers: model.buffer_bytes(),
             sampling: Forecast::sampling(options.batch, model.shape.vocab),
             kv: kv.bytes() as u64,
@@ -210,6 +221,13 @@ impl fmt::Display for Plan {
         }
         let (load, full) = (mb(self.memory.after_load), mb(self.memory.at_full));
         writeln!(f, "memory: {load:.1} MB after load, {full:.1} MB at full context and batch")?;
+        if self.memory.mapped > 0 {
+            writeln!(
+                f,
+                "memory: {:.1} MB of weights are used where the bundle holds them",
+                mb(self.memory.mapped)
+            )?;
+        }
         write!(f, "plan: {}", self.hash)
     }
 }

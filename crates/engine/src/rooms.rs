@@ -1,6 +1,8 @@
 //! All rooms that an engine and its surroundings read: what `--use` and `--set` may name.
 
 use tamp_base::card::{Card, Effect, Room};
+use tamp_base::settings::Settings;
+use tamp_weights::Residency;
 
 use crate::options::CORE;
 use crate::policy;
@@ -24,6 +26,31 @@ static NEON: Card = plain("neon", "Arm NEON with dot products", Effect::Identica
 /// The room of formats that weights have in memory; its member is chosen while loading.
 pub(crate) const DECODE: &str = "weights.decode";
 
+static MAP: Card = plain(
+    "map",
+    "a bundle's weights stay in the page cache, shared with other processes; a file that changes underneath ends the run",
+    Effect::Identical,
+);
+static READ: Card = plain(
+    "read",
+    "a bundle is read into memory of this process, which nothing that happens to the file can touch",
+    Effect::Identical,
+);
+
+/// The room of ways to hold a bundle; its member is chosen while opening. Weights of other files are copied out of
+/// them whatever is chosen.
+pub(crate) const RESIDENCY: &str = "weights.residency";
+
+/// How a bundle is to be held.
+pub fn residency(settings: &Settings) -> Residency {
+    if settings.used(RESIDENCY) == Some(READ.name) { Residency::Read } else { Residency::Map }
+}
+
+/// The card of [`residency`].
+pub(crate) fn residency_card(settings: &Settings) -> &'static Card {
+    if residency(settings) == Residency::Read { &READ } else { &MAP }
+}
+
 /// Every room, the core's own first.
 pub fn rooms() -> Vec<Room> {
     vec![
@@ -33,6 +60,7 @@ pub fn rooms() -> Vec<Room> {
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),
         Room { name: DECODE, cards: vec![&NATIVE, &DECODED] },
+        Room { name: RESIDENCY, cards: vec![&MAP, &READ] },
         Room { name: "kernels.rung", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512, &NEON] },
     ]
 }
@@ -40,7 +68,6 @@ pub fn rooms() -> Vec<Room> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tamp_base::settings::Settings;
 
     #[test]
     fn every_default_is_a_value_its_knob_takes() {

@@ -11,6 +11,7 @@ impl<D: Device> Engine<D> {
     /// means that nobody can be scheduled. An error means that the engine itself is broken: a sequence's own failure
     /// ends that sequence and nothing else.
     pub fn step(&mut self) -> Result<Turn, EngineError> {
+        self.trust()?;
         self.take_in();
         let turn = self.choose();
         if turn.parts.is_empty() {

@@ -11,16 +11,18 @@ pub use buf::Buf;
 pub use memory::Pages;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tamp_base::ids::Token;
 use tamp_formats::Kind;
+use tamp_os::held::Span;
 use tamp_os::mem::Aligned;
 
 use crate::device::{
     AttnShape, AttnWeights, Best, BufShape, Device, DeviceError, FfnWeights, KvShape, Move, Read, Rope,
     RowMap,
 };
-use crate::linear::Linear;
+use crate::linear::{LAYOUT, Linear};
 use crate::pool::Pool;
 use crate::rung::Rung;
 
@@ -28,6 +30,7 @@ use crate::rung::Rung;
 pub struct Cpu {
     pool: Arc<Pool>,
     rung: &'static Rung,
+    made: AtomicU64,
 }
 
 /// A vector padded with zeros to a multiple of 16.
@@ -55,7 +58,7 @@ impl Vector {
 impl Cpu {
     /// A device over a pool and a rung.
     pub fn new(pool: Arc<Pool>, rung: &'static Rung) -> Self {
-        Cpu { pool, rung }
+        Cpu { pool, rung, made: AtomicU64::new(0) }
     }
 
     /// Its workers.
@@ -82,7 +85,34 @@ impl Device for Cpu {
     type Ticket = Vec<f32>;
 
     fn linear(&self, kind: Kind, rows: usize, cols: usize, bytes: &[u8]) -> Result<Linear, DeviceError> {
-        Linear::pack(&self.pool, self.rung, kind, rows, cols, bytes)
+        let made = Linear::pack(&self.pool, self.rung, kind, rows, cols, bytes)?;
+        self.made.fetch_add(1, Ordering::Relaxed);
+        Ok(made)
+    }
+
+    fn layout(&self, _: Kind) -> &'static str {
+        LAYOUT
+    }
+
+    fn packed<'a>(&self, w: &'a Linear) -> &'a [u8] {
+        w.packed()
+    }
+
+    fn adopt(
+        &self,
+        kind: Kind,
+        rows: usize,
+        cols: usize,
+        layout: &str,
+        bytes: Span,
+    ) -> Result<Linear, DeviceError> {
+        let made = Linear::adopt(&self.pool, self.rung, kind, rows, cols, layout, bytes)?;
+        self.made.fetch_add(1, Ordering::Relaxed);
+        Ok(made)
+    }
+
+    fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     fn vector(&self, values: &[f32]) -> Result<Vector, DeviceError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tamp_base::ids::{PAGE, PageId, Token};
 use tamp_formats::Kind;
+use tamp_os::held::Span;
 
 /// Where one position's K and V live: a page of the group and the offset in it, `0..PAGE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,6 +264,17 @@ pub enum DeviceError {
         /// given bytes
         got: usize,
     },
+    /// A packed matrix nobody here can read.
+    #[error(
+        "the layout `{layout}` is none of those this tamp reads ({known}); convert the model again: \
+         tamp convert MODEL OUT.tamp"
+    )]
+    Layout {
+        /// its name
+        layout: String,
+        /// those that can be read
+        known: String,
+    },
     /// A format or width without a kernel.
     #[error("no kernel for {what}")]
     Unsupported {
@@ -290,6 +302,22 @@ pub trait Device: Send + Sync {
     /// Takes a matrix of `rows × cols` in a file format.
     fn linear(&self, kind: Kind, rows: usize, cols: usize, bytes: &[u8])
     -> Result<Self::Linear, DeviceError>;
+    /// Name of the layout that [`Device::packed`] gives a matrix of a format in.
+    fn layout(&self, kind: Kind) -> &'static str;
+    /// A matrix as the device holds it, for a bundle.
+    fn packed<'a>(&self, w: &'a Self::Linear) -> &'a [u8];
+    /// Takes a matrix that was packed before. In the device's own layout it is used where it lies; another one that
+    /// the device can undo is rebuilt; any other is refused.
+    fn adopt(
+        &self,
+        kind: Kind,
+        rows: usize,
+        cols: usize,
+        layout: &str,
+        bytes: Span,
+    ) -> Result<Self::Linear, DeviceError>;
+    /// Matrices taken so far, in either way: a run that moves this has not used what it had.
+    fn made(&self) -> u64;
     /// Takes a vector.
     fn vector(&self, data: &[f32]) -> Result<Self::Vector, DeviceError>;
     /// Makes activations and scratch.

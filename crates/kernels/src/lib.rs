@@ -7,7 +7,8 @@
 //! | [`tile`] | the R16k4 layout and its arithmetic, one file per family of formats |
 //! | [`rows`], [`attend`] | norm, quantisation, gating; attention over pages |
 //! | [`rung`] | the table of function pointers chosen once |
-//! | [`linear`], [`pool`], [`cpu`] | repacked weights, the workers, the phases |
+//! | [`linear`], [`repack`] | weights in tiles, and the fast way there |
+//! | [`pool`], [`cpu`] | the workers, the phases |
 
 pub mod attend;
 pub mod cpu;
@@ -17,6 +18,7 @@ pub mod linear;
 pub mod numerics;
 pub mod pool;
 pub mod probe;
+pub mod repack;
 pub mod rows;
 pub mod rung;
 pub mod shared;

@@ -1,5 +1,4 @@
-//! Named tensors → a model on a device. Each tensor is repacked and its source pages dropped before the next, so
-//! weights are never in memory twice.
+//! Named tensors → a model on a device, in the order of a forward pass.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tamp_weights::Weights;
 use crate::error::ModelError;
 use crate::family::{self, Shape};
 use crate::ffn::gated::Gated;
+use crate::matrices::{Loader, Made};
 use crate::mixer::attention::Attention;
 use crate::rope;
 
@@ -55,6 +55,7 @@ pub struct Model<D: Device> {
     layer_bytes: u64,
     head_bytes: u64,
     embed_bytes: u64,
+    made: Made,
 }
 
 impl<D: Device> Model<D> {
@@ -72,17 +73,16 @@ impl<D: Device> Model<D> {
         let shape = family::shape(&weights.meta, family, vocab)?;
         let ctx = options.ctx.max(1);
         let total = weights.tensors().map(|t| t.bytes as u64).sum();
-        let mut loader =
-            Loader { weights, device: &*device, decode: options.decode, done: 0, total, progress };
+        let mut loader = Loader::new(weights, &*device, options.decode, total, progress);
 
         let factors = loader.numbers("rope_freqs.weight", None)?;
         let rope = Arc::new(rope::read(&weights.meta, family, &shape, factors.as_deref())?);
         let (d, hd) = (shape.d, shape.head_dim);
         let (q, kv) = (shape.heads * hd, shape.kv_heads * hd);
         let embed = Arc::new(loader.matrix("token_embd.weight", vocab, d)?);
-        let head = match weights.tensor("output.weight")? {
-            Some(_) => Arc::new(loader.matrix("output.weight", vocab, d)?),
-            None => Arc::clone(&embed),
+        let head = match weights.has("output.weight") {
+            true => Arc::new(loader.matrix("output.weight", vocab, d)?),
+            false => Arc::clone(&embed),
         };
         let norm = loader.vector("output_norm.weight", d)?;
         let mut layers = Vec::new();
@@ -117,6 +117,7 @@ impl<D: Device> Model<D> {
             };
             layers.push(Layer { mixer: Attention { w: attention }, ffn: Gated { w: ffn } });
         }
+        let made = loader.made;
         let (rows, logits) = (options.rows.max(1), options.logits.max(1));
         let buf = device.buf(&BufShape {
             rows,
@@ -153,6 +154,7 @@ impl<D: Device> Model<D> {
             layer_bytes,
             head_bytes,
             embed_bytes,
+            made,
             device,
         })
     }
@@ -171,6 +173,16 @@ impl<D: Device> Model<D> {
     /// Bytes of all weights in memory.
     pub fn resident_bytes(&self) -> u64 {
         self.layer_bytes + self.head_bytes + self.embed_bytes
+    }
+
+    /// How the matrices were made.
+    pub fn made(&self) -> Made {
+        self.made
+    }
+
+    /// Bytes of weights that loading took from the system; the others are used where the file lies.
+    pub fn own_bytes(&self) -> u64 {
+        self.resident_bytes().saturating_sub(self.made.adopted_bytes)
     }
 
     /// Weight bytes one forward reads: all layers and the head, each once, whatever the number of rows.
@@ -210,74 +222,5 @@ impl<D: Device> Model<D> {
         ]
         .map(|(stage, kernel)| (stage.to_string(), kernel))
         .into()
-    }
-}
-
-struct Loader<'a, D: Device> {
-    weights: &'a Weights,
-    device: &'a D,
-    decode: bool,
-    done: u64,
-    total: u64,
-    progress: &'a mut dyn FnMut(u64, u64),
-}
-
-impl<D: Device> Loader<'_, D> {
-    /// A matrix of exactly `rows × cols`.
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<D::Linear, ModelError> {
-        let t = self.weights.tensor(name)?.ok_or_else(|| ModelError::Missing(name.into()))?;
-        let got = [t.shape[0], t.shape[1..].iter().product()];
-        if got != [cols, rows] {
-            return Err(ModelError::Shape {
-                name: name.into(),
-                got: t.shape.to_vec(),
-                want: vec![cols, rows],
-            });
-        }
-        let linear = if self.decode && t.kind != Kind::F32 {
-            let mut values = vec![0f32; rows * cols];
-            (t.kind.row().decode)(&t.bytes, &mut values);
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            drop(values);
-            self.device.linear(Kind::F32, rows, cols, &bytes)?
-        } else {
-            self.device.linear(t.kind, rows, cols, &t.bytes)?
-        };
-        let read = t.bytes.len();
-        self.finish(name, read);
-        Ok(linear)
-    }
-
-    /// A small tensor as numbers; `None` when it is not there.
-    fn numbers(&mut self, name: &str, want: Option<usize>) -> Result<Option<Vec<f32>>, ModelError> {
-        let Some(t) = self.weights.tensor(name)? else { return Ok(None) };
-        let len: usize = t.shape.iter().product();
-        if want.is_some_and(|w| w != len) {
-            let want = want.into_iter().collect();
-            return Err(ModelError::Shape { name: name.into(), got: t.shape.to_vec(), want });
-        }
-        let mut out = vec![0f32; len];
-        (t.kind.row().decode)(&t.bytes, &mut out);
-        let read = t.bytes.len();
-        self.finish(name, read);
-        Ok(Some(out))
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<D::Vector, ModelError> {
-        let values = self.numbers(name, Some(len))?.ok_or_else(|| ModelError::Missing(name.into()))?;
-        Ok(self.device.vector(&values)?)
-    }
-
-    /// `{name}.weight` with `{name}.bias` where the file has one.
-    fn projection(&mut self, name: &str, rows: usize, cols: usize) -> Result<Projection<D>, ModelError> {
-        let w = self.matrix(&format!("{name}.weight"), rows, cols)?;
-        let bias = self.numbers(&format!("{name}.bias"), Some(rows))?;
-        Ok(Projection { w, bias: bias.map(|b| self.device.vector(&b)).transpose()? })
-    }
-
-    fn finish(&mut self, name: &str, bytes: usize) {
-        self.weights.release(name);
-        self.done += bytes as u64;
-        (self.progress)(self.done.min(self.total), self.total);
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{chain, weights};
@@ -15,7 +16,10 @@ use tamp_kernels::device::{
 };
 use tamp_kv::Kv;
 use tamp_model::batch::{Batch, Node, Want};
-use tamp_model::{LoadOptions, Model, ModelError, Run};
+use tamp_model::pack::{self, Form};
+use tamp_model::{LoadOptions, Made, Model, ModelError, Run};
+use tamp_os::held::Span;
+use tamp_weights::Weights;
 use tamp_weights::testing::{Arch, Tiny};
 
 /// One call and what identifies its operands.
@@ -36,6 +40,8 @@ enum Call {
 #[derive(Default)]
 struct Mock {
     calls: Mutex<Vec<Call>>,
+    /// the next matrix finds no memory
+    short: AtomicBool,
 }
 
 /// A vector is known by the first bits of its data.
@@ -44,6 +50,8 @@ struct Vector(u32);
 struct Matrix {
     kind: Kind,
     bytes: usize,
+    /// every byte turned around: a layout of its own
+    packed: Vec<u8>,
 }
 
 impl Mock {
@@ -65,7 +73,30 @@ impl Device for Mock {
 
     fn linear(&self, kind: Kind, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, DeviceError> {
         assert_eq!(kind.row_bytes(cols).unwrap() * rows, bytes.len());
-        Ok(Matrix { kind, bytes: bytes.len() })
+        if self.short.swap(false, Ordering::Relaxed) {
+            return Err(DeviceError::Memory { bytes: bytes.len(), what: "a test" });
+        }
+        Ok(Matrix { kind, bytes: bytes.len(), packed: bytes.iter().map(|b| !b).collect() })
+    }
+    fn layout(&self, _: Kind) -> &'static str {
+        "mock.1"
+    }
+    fn packed<'a>(&self, w: &'a Matrix) -> &'a [u8] {
+        &w.packed
+    }
+    fn adopt(
+        &self,
+        kind: Kind,
+        rows: usize,
+        cols: usize,
+        layout: &str,
+        bytes: Span,
+    ) -> Result<Matrix, DeviceError> {
+        assert_eq!((layout, bytes.len()), ("mock.1", kind.row_bytes(cols).unwrap() * rows));
+        Ok(Matrix { kind, bytes: bytes.len(), packed: vec![] })
+    }
+    fn made(&self) -> u64 {
+        0
     }
     fn vector(&self, data: &[f32]) -> Result<Vector, DeviceError> {
         Ok(Vector(data[0].to_bits()))
@@ -263,4 +294,46 @@ fn a_batch_that_is_refused_reaches_no_device() {
     let e = r.model.forward(&batch, &mut r.kv, &mut r.run).unwrap_err();
     assert!(matches!(e, ModelError::Position { position: 64, ctx: 64 }));
     assert_eq!(r.device.take(), []);
+}
+
+const OPTIONS: LoadOptions = LoadOptions { rows: 32, logits: 3, ctx: 64, kv: Kind::F16, decode: false };
+
+#[test]
+fn a_bundle_gives_its_matrices_to_the_device_as_it_packed_them_and_a_portable_one_in_file_order() {
+    let w = weights(&Tiny::new(Arch::Qwen2, 3));
+    let dir = tempfile::tempdir().unwrap();
+    let device = Arc::new(Mock::default());
+    // 7 matrices in each of two layers, and the embedding that is also the head.
+    for (form, want) in [
+        (Form::Packed, Made { adopted: 15, ..Made::default() }),
+        (Form::Rows, Made { repacked: 15, retried: 15, ..Made::default() }),
+    ] {
+        let path = dir.path().join("m.tamp");
+        let report = pack::bundle(&w, &*device, form, None, &path, &mut |_, _| ()).unwrap();
+        assert_eq!(report.packed, if form == Form::Packed { 15 } else { 0 });
+        let b = Weights::open(&path).unwrap();
+        if let Some(p) = b.packed("blk.1.ffn_up.weight") {
+            let plain = w.tensor("blk.1.ffn_up.weight").unwrap().unwrap();
+            assert!(
+                p.layout == "mock.1"
+                    && p.bytes.iter().eq(plain.bytes.iter().map(|b| !b).collect::<Vec<_>>().iter())
+            );
+        }
+        let model = Model::load(&b, Arc::clone(&device), &OPTIONS, &mut |_, _| ()).unwrap();
+        let made = model.made();
+        assert_eq!(Made { adopted_bytes: 0, ..made }, want);
+        assert_eq!(model.own_bytes(), model.resident_bytes() - made.adopted_bytes);
+        assert_eq!(made.adopted_bytes > 0, form == Form::Packed);
+    }
+}
+
+#[test]
+fn memory_that_is_short_once_is_asked_for_again_and_counted() {
+    let w = weights(&Tiny::new(Arch::Llama, 3));
+    let device = Arc::new(Mock::default());
+    device.short.store(true, Ordering::Relaxed);
+    let made = Model::load(&w, Arc::clone(&device), &OPTIONS, &mut |_, _| ()).unwrap().made();
+    assert_eq!((made.repacked, made.retried, made.failed), (15, 1, 1));
+    let made = Model::load(&w, device, &OPTIONS, &mut |_, _| ()).unwrap().made();
+    assert_eq!((made.repacked, made.retried, made.failed), (15, 0, 0));
 }

@@ -87,6 +87,21 @@ pub fn unpin() -> bool {
     set_affinity(process_cpus())
 }
 
+/// Puts the calling thread behind all others: it gets a processor only where nobody else wants one. False where the
+/// system refuses or has no such call. There is no way back.
+pub fn stand_back() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: an all-zero sched_param is a value of it, and the call only reads it; 0 is the calling thread.
+        unsafe {
+            let param: libc::sched_param = std::mem::zeroed();
+            libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) == 0
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
 /// The logical processor the calling thread runs on at this moment; `None` where the system does not say.
 pub fn current_cpu() -> Option<usize> {
     #[cfg(target_os = "linux")]
@@ -320,6 +335,21 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_that_stands_back_stands_back_alone() {
+        // SAFETY: 0 is the calling thread; nothing is written.
+        let policy = || unsafe { libc::sched_getscheduler(0) };
+        let mine = policy();
+        std::thread::spawn(move || {
+            assert!(stand_back());
+            assert_eq!(policy(), libc::SCHED_IDLE);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(policy(), mine);
     }
 
     #[cfg(target_os = "linux")]

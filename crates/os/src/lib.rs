@@ -6,6 +6,7 @@
 
 mod cgroup;
 pub mod cpu;
+pub mod held;
 pub mod lock;
 pub mod map;
 pub mod mem;

@@ -22,6 +22,7 @@ pub struct Map {
     map: Option<Mmap>,
     file: File,
     seen: Seen,
+    identity: Identity,
 }
 
 /// What a change to the file would alter.
@@ -34,6 +35,36 @@ struct Seen {
 impl Seen {
     fn of(meta: &Metadata) -> Self {
         Self { len: meta.len(), modified: meta.modified().ok() }
+    }
+}
+
+/// What tells a file's present content from another without reading it. Where the system has no device and inode
+/// numbers both are 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// number of the device
+    pub device: u64,
+    /// number of the file on it
+    pub inode: u64,
+    /// bytes
+    pub size: u64,
+    /// last change, nanoseconds since 1970; 0 where the system does not say
+    pub modified_ns: u64,
+}
+
+impl Identity {
+    /// Of an open file's metadata.
+    pub fn of(meta: &Metadata) -> Self {
+        #[cfg(unix)]
+        let (device, inode) = {
+            use std::os::unix::fs::MetadataExt;
+            (meta.dev(), meta.ino())
+        };
+        #[cfg(not(unix))]
+        let (device, inode) = (0, 0);
+        let modified = meta.modified().ok().and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let modified_ns = modified.and_then(|d| u64::try_from(d.as_nanos()).ok()).unwrap_or(0);
+        Identity { device, inode, size: meta.len(), modified_ns }
     }
 }
 
@@ -61,7 +92,7 @@ impl Map {
             // are the hazard documented on the type, which the caller accepts.
             Some(unsafe { MmapOptions::new().len(len).map_copy_read_only(&file)? })
         };
-        Ok(Map { map, file, seen: Seen::of(&meta) })
+        Ok(Map { map, file, seen: Seen::of(&meta), identity: Identity::of(&meta) })
     }
 
     /// The file's bytes.
@@ -82,6 +113,25 @@ impl Map {
     /// Whether length and modification time are still those at opening; false too where the system cannot say.
     pub fn unchanged(&self) -> bool {
         self.file.metadata().is_ok_and(|m| Seen::of(&m) == self.seen)
+    }
+
+    /// The file as it was at opening.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Enters the pages of `range` (bytes, cut to the map) into the page table, so that no later read of them faults.
+    /// Waits for pages that must come from the disk. Does nothing where the system has no such call.
+    pub fn populate(&self, range: Range<usize>) {
+        let inside = cut(range, self.len());
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map
+            && !inside.is_empty()
+        {
+            let _ = map.advise_range(memmap2::Advice::PopulateRead, inside.start, inside.len());
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = inside;
     }
 
     /// Gives the whole pages inside `range` (bytes) back; reading them again fetches them from the file.
@@ -164,6 +214,7 @@ mod tests {
             for b in ends {
                 map.release(a..b);
                 map.will_need(a..b);
+                map.populate(a..b);
                 assert!(map.bytes() == &want[..], "{a}..{b}");
             }
         }
@@ -184,6 +235,33 @@ mod tests {
         let after = resident();
         assert!(touched > before + (60 << 20), "{before} {touched}");
         assert!(after < before + (4 << 20), "{before} {after}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn populated_pages_are_resident_before_anybody_reads_them() {
+        let _alone = crate::HEAVY.lock();
+        let f = file_of(&noise(64 << 20));
+        let map = Map::open(f.path()).unwrap();
+        let before = crate::memory::rss_exact().file;
+        map.populate(0..map.len());
+        let after = crate::memory::rss_exact().file;
+        assert!(after > before + (60 << 20), "{before} {after}");
+    }
+
+    #[test]
+    fn an_identity_tells_files_and_their_changes_apart() {
+        let (mut a, b) = (file_of(&noise(100)), file_of(&noise(100)));
+        let of = |f: &tempfile::NamedTempFile| Map::open(f.path()).unwrap().identity();
+        let first = of(&a);
+        assert_eq!(first, of(&a));
+        assert_eq!(first.size, 100);
+        if cfg!(unix) {
+            assert_ne!(first.inode, of(&b).inode);
+        }
+        a.write_all(b"x").unwrap();
+        a.flush().unwrap();
+        assert_ne!(first, of(&a));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Files that appear under their name only when they are whole.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -24,6 +24,13 @@ impl AtomicFile {
         let part = path.with_file_name(part);
         let file = File::create(&part).map_err(Error::io(&part))?;
         Ok(AtomicFile { file: Some(BufWriter::with_capacity(1 << 20, file)), part, path: path.into() })
+    }
+
+    /// Replaces the first bytes, which must have been written before.
+    pub fn rewrite_start(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let done = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(bytes));
+        done.and_then(|()| file.seek(SeekFrom::End(0))).map(|_| ()).map_err(Error::io(&self.part))
     }
 
     /// Makes the file durable and gives it its name.

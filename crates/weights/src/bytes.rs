@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
+use tamp_os::held::Held;
 use tamp_os::map::Map;
 
 use crate::error::{Error, Result};
@@ -13,6 +15,8 @@ pub(crate) enum Bytes {
     Mapped(Map),
     /// in memory
     Owned(Vec<u8>),
+    /// shared with whoever uses them in place
+    Held(Arc<Held>),
 }
 
 impl Bytes {
@@ -24,6 +28,7 @@ impl Bytes {
         match self {
             Bytes::Mapped(m) => m.bytes(),
             Bytes::Owned(v) => v,
+            Bytes::Held(h) => h.bytes(),
         }
     }
 
@@ -32,6 +37,11 @@ impl Bytes {
         match self {
             Bytes::Mapped(m) => m.release(range),
             Bytes::Owned(_) => {}
+            Bytes::Held(h) => {
+                if let Some(m) = h.map() {
+                    m.release(range);
+                }
+            }
         }
     }
 }

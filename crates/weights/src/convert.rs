@@ -23,7 +23,7 @@ pub fn convert(src: &Weights, out: &Path, progress: &mut Progress<'_>) -> Result
         _ if ext.is_none() || out.is_dir() => write_safetensors(src, out, progress),
         Some(e) => Err(Error::Unsupported {
             what: format!("the output extension .{e}"),
-            hint: "name a .gguf file, or a folder for safetensors".into(),
+            hint: "name a .gguf file, a .tamp bundle, or a folder for safetensors".into(),
         }),
         None => Ok(()),
     }

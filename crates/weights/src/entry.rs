@@ -91,6 +91,8 @@ pub(crate) enum View {
     Int8 { scale: f32, zero: i32, unsigned: bool, transpose: bool },
     /// F32 stored `[in][out]`
     Transpose,
+    /// in a layout of some device: the index of its name
+    Packed(usize),
 }
 
 /// A tensor and where its bytes are.

@@ -29,8 +29,8 @@ pub enum Error {
     Write(#[from] std::io::Error),
     /// Nothing tamp knows how to read.
     #[error(
-        "this is no model tamp can read ({found}); give a GGUF file, a folder with config.json and *.safetensors, \
-         a llama2.c .bin with tokenizer.bin beside it, or a folder with onnx/model_quantized.onnx and config.json"
+        "this is no model tamp can read ({found}); give a GGUF file, a tamp bundle, a folder with config.json and \
+         *.safetensors, a llama2.c .bin with tokenizer.bin beside it, or a folder with onnx/model_quantized.onnx and config.json"
     )]
     NotAModel {
         /// what was found instead
@@ -110,6 +110,35 @@ pub enum Error {
     /// Metadata that is missing or of the wrong type.
     #[error(transparent)]
     Meta(#[from] tamp_base::meta::MetaError),
+    /// A part of a bundle that is not what was written.
+    #[error(
+        "the section `{section}` of the bundle does not match its hash: the file is damaged or was changed, \
+         fetch it or convert the model again"
+    )]
+    Section {
+        /// the section, `header`, `manifest` or `padding`
+        section: String,
+    },
+    /// A mapped file that changed.
+    #[error(
+        "{} was changed while it was in use; start again. `--use weights.residency=read` holds a copy that nothing \
+         can change",
+        path.display()
+    )]
+    Changed {
+        /// the file
+        path: PathBuf,
+    },
+    /// A tensor in a layout that nobody here can read.
+    #[error("the tensor `{name}` is packed as `{layout}`: {hint}")]
+    Layout {
+        /// the tensor
+        name: String,
+        /// the layout's name
+        layout: String,
+        /// why, and what to do
+        hint: String,
+    },
     /// JSON that does not parse.
     #[error("{what} is not the JSON expected: {error}")]
     Json {
@@ -147,7 +176,7 @@ impl Error {
     /// Says in which file; an error that already says so stays as it is.
     pub(crate) fn within(self, path: &std::path::Path) -> Self {
         match self {
-            Error::Io { .. } | Error::In { .. } => self,
+            Error::Io { .. } | Error::In { .. } | Error::Changed { .. } => self,
             error => Error::In { path: path.into(), error: Box::new(error) },
         }
     }

@@ -88,7 +88,7 @@ impl Turn {
 impl<'a> Export<'a> {
     pub fn new(src: &'a Weights, target: Target) -> Result<Self> {
         let arch = src.meta.str("general.architecture")?.to_string();
-        let mut meta = src.meta.clone();
+        let mut meta = src.full_meta()?;
         let from = match meta.0.remove(PAIRING) {
             None => gguf_pairing(&arch),
             Some(Value::Str(s)) if s == "half" => Some(false),

@@ -1,10 +1,11 @@
-//! Files → named tensors: GGUF (split too), Hugging Face safetensors folders, llama2.c checkpoints and quantised
-//! ONNX exports, all under GGUF's names and metadata keys; and back out to GGUF and safetensors.
+//! Files → named tensors: GGUF (split too), Hugging Face safetensors folders, llama2.c checkpoints, quantised ONNX
+//! exports and tamp bundles, all under GGUF's names and metadata keys; and back out to GGUF, safetensors and bundles.
 //!
 //! The readers trust nothing: a damaged or hostile file gives an [`Error`], within 64 MB beyond its own size.
 #![forbid(unsafe_code)]
 
 mod atomic;
+pub mod bundle;
 mod bytes;
 mod convert;
 mod cursor;
@@ -26,4 +27,5 @@ pub use convert::{Progress, convert};
 pub use error::{Error, Result};
 pub use hf::write_safetensors;
 pub use quantize::{Report, quantize};
-pub use store::{Source, Tensor, TensorInfo, Weights};
+pub use store::{Source, Tensor, TensorInfo, Unpack, Weights};
+pub use tamp_os::held::Residency;

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
+use tamp_os::held::{Held, Residency};
+
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::hf::folder;
 use crate::store::{Weights, gguf_file};
-use crate::{gguf, llama2c, onnx};
+use crate::{bundle, gguf, llama2c, onnx};
 
 /// Where an ONNX export keeps its graph, best first.
 const ONNX: [&str; 4] =
     ["onnx/model_quantized.onnx", "onnx/model_int8.onnx", "model_quantized.onnx", "onnx/model.onnx"];
 
-pub(crate) fn open(path: &Path) -> Result<Weights> {
+pub(crate) fn open(path: &Path, residency: Residency) -> Result<Weights> {
     let about = std::fs::metadata(path).map_err(Error::io(path))?;
-    if about.is_dir() { dir(path) } else { file(path) }
+    if about.is_dir() { dir(path) } else { file(path, residency) }
 }
 
 fn dir(path: &Path) -> Result<Weights> {
@@ -23,7 +25,7 @@ fn dir(path: &Path) -> Result<Weights> {
         return folder::open(path).map_err(|e| e.within(path));
     }
     if let Some(name) = ONNX.iter().find(|n| has(n)) {
-        return file(&path.join(name));
+        return file(&path.join(name), Residency::Map);
     }
     Err(Error::NotAModel {
         found: format!(
@@ -34,10 +36,15 @@ fn dir(path: &Path) -> Result<Weights> {
     })
 }
 
-fn file(path: &Path) -> Result<Weights> {
+fn file(path: &Path, residency: Residency) -> Result<Weights> {
     let bytes = Bytes::open(path)?;
     let head = bytes.get();
     let ext = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if head.starts_with(bundle::MAGIC) || ext == "tamp" {
+        drop(bytes);
+        let held = Held::open(path, residency).map_err(Error::io(path))?;
+        return bundle::open(Some(path), held).map_err(|e| e.within(path));
+    }
     // The magic before the name: a file is what it holds.
     if head.starts_with(gguf::MAGIC) || ext == "gguf" {
         return gguf_file(path, bytes);

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tamp_base::meta::Meta;
 use tamp_formats::Kind;
+use tamp_os::held::{Held, Residency, Span};
 
+use crate::bundle::{self, Bundle, Origin, Packed};
 use crate::bytes::Bytes;
 use crate::cursor::Budget;
 use crate::entry::{Entry, View};
@@ -25,7 +28,12 @@ pub enum Source {
     Llama2c,
     /// a quantised ONNX export
     Onnx,
+    /// a tamp bundle
+    Bundle,
 }
+
+/// Gives a packed tensor's bytes in file order, or says why it cannot: what it is and what to do.
+pub type Unpack = dyn Fn(&Packed<'_>) -> std::result::Result<Vec<u8>, String> + Send + Sync;
 
 /// Named tensors and metadata of one model. Tensor names and metadata keys are GGUF's, whatever the source.
 ///
@@ -40,6 +48,10 @@ pub struct Weights {
     /// entry indices ordered by name
     order: Vec<u32>,
     pub(crate) tokenizer: Option<Vec<u8>>,
+    /// names of the layouts that entries refer to
+    pub(crate) layouts: Vec<String>,
+    pub(crate) bundle: Option<Bundle>,
+    unpack: Option<Arc<Unpack>>,
 }
 
 impl std::fmt::Debug for Weights {
@@ -87,10 +99,86 @@ pub struct TensorInfo<'a> {
 
 impl Weights {
     /// Opens a model: a GGUF file (any part of a split one), a folder with `config.json` and safetensors files, a
-    /// `.safetensors` file beside its `config.json`, a llama2.c `.bin`, or a folder with a quantised ONNX export.
-    /// Tensor data is mapped, not read.
+    /// `.safetensors` file beside its `config.json`, a llama2.c `.bin`, a folder with a quantised ONNX export, or a
+    /// tamp bundle. Tensor data is mapped, not read.
     pub fn open(path: &Path) -> Result<Weights> {
-        sniff::open(path)
+        sniff::open(path, Residency::Map)
+    }
+
+    /// Like [`Weights::open`], with a say in how a bundle, whose weights are used where they lie, is held. Other files
+    /// are mapped: their weights are copied out of them.
+    pub fn open_as(path: &Path, residency: Residency) -> Result<Weights> {
+        sniff::open(path, residency)
+    }
+
+    /// A bundle in memory, for tests and fuzzing.
+    pub fn from_bundle_bytes(bytes: &[u8]) -> Result<Weights> {
+        bundle::open(None, Held::copy(bytes).map_err(Error::io(Path::new("a bundle in memory")))?)
+    }
+
+    /// What reads packed tensors back when [`Weights::tensor`] is asked for one.
+    pub fn unpack_with(&mut self, unpack: Arc<Unpack>) {
+        self.unpack = Some(unpack);
+    }
+
+    /// A tensor as a bundle stores it, to be used where it lies; `None`: none of that name, or stored in file order.
+    pub fn packed(&self, name: &str) -> Option<Packed<'_>> {
+        let e = self.find(name)?;
+        self.packed_entry(e)
+    }
+
+    fn packed_entry<'a>(&'a self, e: &'a Entry) -> Option<Packed<'a>> {
+        let (View::Packed(layout), Bytes::Held(held)) = (e.view, &self.parts[e.part].bytes) else {
+            return None;
+        };
+        Some(Packed {
+            kind: e.kind?,
+            rows: e.shape.rows(),
+            cols: e.shape.cols(),
+            layout: self.layouts.get(layout)?,
+            bytes: Span::new(held.clone(), e.range.clone())?,
+        })
+    }
+
+    /// The bundle that the weights are in.
+    pub fn bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_ref()
+    }
+
+    /// All metadata: a bundle keeps the tokenizer's apart, because reading it takes longer than everything else.
+    pub fn full_meta(&self) -> Result<Meta> {
+        let mut meta = self.meta.clone();
+        if let Some(b) = &self.bundle {
+            meta.0.extend(b.words_meta()?.0);
+        }
+        Ok(meta)
+    }
+
+    /// Where the weights come from; reads and hashes every file of the source.
+    pub fn origin(&self) -> Origin {
+        if let Some(b) = &self.bundle {
+            return b.manifest().source.clone();
+        }
+        let mut h = blake3::Hasher::new();
+        for p in &self.parts {
+            h.update(p.bytes.get());
+        }
+        let first = self.parts.first().and_then(|p| p.path.as_deref());
+        let name =
+            first.and_then(|p| p.file_name()).map_or(String::new(), |n| n.to_string_lossy().into_owned());
+        let format = match self.source {
+            Source::Gguf => "gguf",
+            Source::Safetensors => "safetensors",
+            Source::Llama2c => "llama2c",
+            Source::Onnx => "onnx",
+            Source::Bundle => "bundle",
+        };
+        Origin {
+            name,
+            format: format.into(),
+            bytes: self.file_bytes(),
+            blake3: h.finalize().to_hex().to_string(),
+        }
     }
 
     /// A GGUF model in memory, for tests and fuzzing.
@@ -130,12 +218,18 @@ impl Weights {
         if let Some(w) = order.windows(2).find(|w| name(&w[0]) == name(&w[1])) {
             return Err(Error::Twice { what: "tensor", name: name(&w[0]).into() });
         }
-        Ok(Weights { meta, source, parts, entries, order, tokenizer })
+        let (layouts, bundle, unpack) = (Vec::new(), None, None);
+        Ok(Weights { meta, source, parts, entries, order, tokenizer, layouts, bundle, unpack })
     }
 
     fn find(&self, name: &str) -> Option<&Entry> {
         let at = self.order.binary_search_by(|&i| self.entries[i as usize].name.as_str().cmp(name)).ok()?;
         Some(&self.entries[self.order[at] as usize])
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
     }
 
     /// A tensor by its GGUF name; `None`: the model has none of that name.
@@ -150,9 +244,24 @@ impl Weights {
         let stored = &part.bytes.get()[e.range.clone()];
         let bytes = match e.view {
             View::Raw => Cow::Borrowed(stored),
+            View::Packed(_) => Cow::Owned(self.unpacked(e)?),
             v => Cow::Owned(view::canonical(v, stored, e.shape.cols(), e.shape.rows())),
         };
         Ok(Tensor { name: &e.name, kind, shape: e.shape.as_slice(), bytes })
+    }
+
+    fn unpacked(&self, e: &Entry) -> Result<Vec<u8>> {
+        let no =
+            |layout: &str, hint: String| Error::Layout { name: e.name.clone(), layout: layout.into(), hint };
+        let p = self.packed_entry(e).ok_or_else(|| no("?", "it is not in a bundle".into()))?;
+        let Some(unpack) = &self.unpack else {
+            return Err(no(p.layout, "it can be used in place only; nobody here undoes layouts".into()));
+        };
+        let bytes = unpack(&p).map_err(|hint| no(p.layout, hint))?;
+        match p.kind.row_bytes(p.cols).and_then(|b| b.checked_mul(p.rows)) {
+            Some(want) if want == bytes.len() => Ok(bytes),
+            _ => Err(no(p.layout, format!("undoing it gave {} bytes, which is another matrix", bytes.len()))),
+        }
     }
 
     /// All tensors, in file order.
@@ -179,6 +288,7 @@ impl Weights {
     pub fn tokenizer_json(&self) -> Option<&[u8]> {
         match &self.tokenizer {
             Some(t) => Some(t),
+            None if self.bundle.is_some() => self.bundle.as_ref().and_then(Bundle::json),
             None => self.meta.str_opt("tokenizer.huggingface.json").ok().flatten().map(str::as_bytes),
         }
     }

@@ -10,7 +10,8 @@ pub(crate) fn canonical(view: View, stored: &[u8], cols: usize, rows: usize) -> 
     let mut out = Vec::with_capacity(rows * cols * 4);
     let mut put = |x: f32| out.extend_from_slice(&x.to_le_bytes());
     match view {
-        View::Raw => return stored.into(),
+        // A layout is undone by whoever knows it; see `Weights::unpack_with`.
+        View::Raw | View::Packed(_) => return stored.into(),
         View::Widen(k) => {
             for b in stored.as_chunks::<2>().0 {
                 let bits = u16::from_le_bytes(*b);

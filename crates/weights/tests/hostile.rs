@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::make;
 use peak_alloc::PeakAlloc;
+use tamp_weights::bundle::{About, Behavior, ROWS, Writer};
 use tamp_weights::testing::{Arch, Noise, Tiny};
 use tamp_weights::{Result, Weights, gguf};
 
@@ -77,6 +78,42 @@ fn small_gguf() -> Vec<u8> {
     out
 }
 
+/// A bundle of a model with three tensors, one of them in a layout of nobody's.
+fn bundle() -> Vec<u8> {
+    let whole = Weights::from_gguf_bytes(Tiny::new(Arch::Qwen2, 1).build()).unwrap();
+    let mut src = Tiny::new(Arch::Qwen2, 1).meta();
+    // A tenth of the description is enough to break.
+    src.0.retain(|k, _| !k.starts_with("tokenizer.ggml.t") && !k.ends_with("merges"));
+    let mut plain = Vec::new();
+    gguf::write_to(&mut plain, &src, &[], &mut |_, _| Ok(())).unwrap();
+    let small = Weights::from_gguf_bytes(plain).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.tamp");
+    let about = About { layout: "turned.1".into(), behavior: Behavior::Exact, compiled: None, draft: None };
+    let mut w = Writer::create(&path, &small, about).unwrap();
+    for (name, layout) in
+        [("output_norm.weight", ROWS), ("blk.0.attn_k.bias", ROWS), ("blk.0.attn_k.weight", "turned.1")]
+    {
+        let t = whole.tensor(name).unwrap().unwrap();
+        let most = t.bytes.len().min(4096);
+        let rows = most / t.kind.row_bytes(t.shape[0]).unwrap();
+        let shape = if t.shape.len() == 1 { t.shape.to_vec() } else { vec![t.shape[0], rows] };
+        w.tensor(name, t.kind, &shape, layout, &t.bytes[..most]).unwrap();
+    }
+    w.finish().unwrap();
+    std::fs::read(&path).unwrap()
+}
+
+/// A bundle with another manifest whose hash is right, so that what it says is looked at.
+fn with_manifest(whole: &[u8], text: &[u8]) -> Vec<u8> {
+    let start = u64::from_le_bytes(whole[16..24].try_into().unwrap()) as usize;
+    let mut v = whole[..start].to_vec();
+    v[24..32].copy_from_slice(&(text.len() as u64).to_le_bytes());
+    v[32..64].copy_from_slice(blake3::hash(text).as_bytes());
+    v.extend_from_slice(text);
+    v
+}
+
 /// One to four changes: a byte, a bit, an extreme number, a copied or cut stretch. Half of them in the first 2 KB.
 fn mutate(seed: u64, bytes: &[u8]) -> Vec<u8> {
     let mut n = Noise(seed);
@@ -139,12 +176,15 @@ fn damaged_and_hostile_files_cost_little_and_never_panic() {
     let c = config.clone();
     let (c2, file, t2) = (config.clone(), st.clone(), tok.clone());
     let (f2, bin2) = (st.clone(), bin.clone());
+    let whole = bundle();
+    let manifest = whole[u64::from_le_bytes(whole[16..24].try_into().unwrap()) as usize..].to_vec();
     let kinds: Vec<(&str, Vec<u8>, Box<Open<'_>>)> = vec![
         ("GGUF", small_gguf(), Box::new(Weights::from_gguf_bytes)),
         ("safetensors", file, Box::new(move |b| Weights::from_safetensors_bytes(&c, b))),
         ("config.json", config.clone(), Box::new(move |b| Weights::from_safetensors_bytes(&b, f2.clone()))),
         ("llama2.c", bin.clone(), Box::new(move |b| Weights::from_llama2c_bytes(b, &t2))),
         ("tokenizer.bin", tok, Box::new(move |b| Weights::from_llama2c_bytes(bin2.clone(), &b))),
+        ("manifest", manifest.clone(), Box::new(|b| Weights::from_bundle_bytes(&with_manifest(&whole, &b)))),
         ("ONNX", make::onnx(), Box::new(move |b| Weights::from_onnx_bytes(&c2, b))),
     ];
     for (what, bytes, open) in &kinds {
@@ -164,7 +204,45 @@ fn damaged_and_hostile_files_cost_little_and_never_panic() {
         );
     }
 
+    // A bundle's hashes refuse nearly everything, so these are about panics and cost alone.
+    let open: &Open<'_> = &|b| Weights::from_bundle_bytes(&b);
+    assert!(bounded("bundle", open, whole.clone()), "the undamaged bundle does not load");
+    for n in 0..whole.len() {
+        assert!(
+            !bounded(&format!("bundle cut at {n}"), open, whole[..n].to_vec()),
+            "bundle cut at {n} loads"
+        );
+    }
+    for seed in 0..20_000 {
+        bounded(&format!("bundle seed {seed}"), open, mutate(seed, &whole));
+    }
+
     // Files made to be expensive.
+    let m = |what: &str, field: &str, each: &str, n: usize| {
+        let text = String::from_utf8(manifest.clone()).unwrap();
+        let at = text.find(field).unwrap() + field.len();
+        let text = [&text[..at], &each.repeat(n), &text[at..]].concat();
+        bounded(what, open, with_manifest(&whole, text.as_bytes()))
+    };
+    for n in [100, 10_000, 1 << 20] {
+        m("manifest licences", "\"licences\":[", "\"\",", n.min(690_000));
+        m(
+            "manifest tensors",
+            "\"tensors\":[",
+            r#"{"name":"","kind":"f32","shape":[1],"layout":"","offset":0,"length":4},"#,
+            n.min(28_000),
+        );
+        m("manifest shape", "\"shape\":[", "1,", n);
+        m(
+            "manifest sections",
+            "\"sections\":[",
+            r#"{"name":"","offset":64,"length":0,"blake3":""},"#,
+            n.min(43_000),
+        );
+        m("manifest unknown", "{", r#""x":[[[[{}]]]],"#, n.min(150_000));
+        m("manifest nesting", "{", &format!("\"x\":{}{},", "[".repeat(1000), "]".repeat(1000)), n.min(1000));
+    }
+
     let g = |what: &str, b: Vec<u8>| bounded(what, &Weights::from_gguf_bytes, b);
     // Sizes around what the budget lets through, and far beyond.
     for m in [2u64, 6, 8, 12, 24].map(|m| m << 20) {

@@ -1,5 +1,7 @@
 //! One request on the engine: streamed text, the last line, the JSON contract. `run`, `chat` and `generate` share it.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use tamp_engine::{Answer, Cancel, Event, Request};
 use tamp_sample::{FinishReason, Params};
@@ -44,7 +46,11 @@ fn draw() -> u64 {
 /// Runs a request; text goes to stdout as it comes unless `quiet`.
 pub fn stream(l: &mut Loaded, request: Request, quiet: bool) -> Done<Answer> {
     let mut ends_line = true;
+    let first = &mut l.first_token;
     let answer = l.engine.generate(request, &mut |e| {
+        if matches!(e, Event::Token { .. }) && first.is_none() {
+            *first = Some(Instant::now());
+        }
         if let Event::Token { text, .. } | Event::Text(text) = e
             && !quiet
             && !text.is_empty()
@@ -67,6 +73,7 @@ pub fn stream(l: &mut Loaded, request: Request, quiet: bool) -> Done<Answer> {
 pub struct Timings {
     load_ms: f64,
     repack_ms: f64,
+    start_to_first_token_ms: f64,
     queue_ms: f64,
     prefill_ms: f64,
     ttft_ms: f64,
@@ -94,6 +101,7 @@ impl Timings {
         let gb_s = bytes as f64 * decode_tok_s / 1e9;
         let ceiling = Ceiling::known(ctx, l, gb_s);
         Self {
+            start_to_first_token_ms: l.first_token.map_or(0.0, |at| (at - ctx.started).as_secs_f64() * 1e3),
             load_ms: l.times.load_ms,
             repack_ms: l.times.repack_ms,
             queue_ms: ms(t.queue_ns),

@@ -99,6 +99,7 @@ pub fn whole(ctx: &Ctx, a: &BenchGenerateArgs) -> Done {
 
 /// JSON, or one `key: value` line per figure, the kernels and the hash; raw samples only in the JSON.
 fn print(ctx: &Ctx, l: &Loaded, row: &impl Serialize) -> Done {
+    l.settle()?;
     crate::cmd::phantoms(l);
     if ctx.json {
         return ctx.json(row);

@@ -18,7 +18,7 @@ use tamp_text::Special;
 
 use crate::args::PplArgs;
 use crate::cmd::Ctx;
-use crate::cmd::load::{Opened, named};
+use crate::cmd::load::{Opened, named, settle};
 use crate::fail::{At, Code, Done, Fail};
 use crate::say;
 
@@ -42,7 +42,7 @@ struct Perplexity {
 pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
     let text = String::from_utf8_lossy(&std::fs::read(&a.text).at("read", &a.text)?).into_owned();
     let path = ctx.finder().find(a.model.as_deref())?;
-    let opened = Opened::new(&path, &ctx.settings, a.threads.unwrap_or(0) as usize)?;
+    let opened = Opened::new(ctx, &path, &ctx.settings, a.threads.unwrap_or(0) as usize)?;
     let tokens = opened.tokenizer.encode(&text, Special::Plain, true);
     let window = a.ctx as usize;
     if tokens.len() < 2 * window {
@@ -79,6 +79,7 @@ pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
         bar.at(i as u64 + 1);
     }
     bar.done(windows as u64);
+    settle(opened.bundle.as_ref())?;
     if let Some((path, to)) = &mut out {
         to.flush().at("write", path)?;
     }

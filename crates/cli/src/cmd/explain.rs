@@ -21,12 +21,21 @@ pub fn run(ctx: &Ctx, a: &ExplainArgs) -> Done {
             .collect();
         let (path, mapped, threads) = (&l.path, l.file_bytes, l.pool.threads());
         let template = l.template.is_some();
+        let bundle = l.bundle.as_ref().map(|b| {
+            json!({ "layout": b.layout, "behavior_class": b.behavior, "hash": b.hash_words(), "draft": b.draft })
+        });
         return ctx.json(
             &json!({ "kind": "tamp.explain", "v": 1, "path": path, "plan": plan, "mapped_bytes": mapped,
-            "threads": threads, "chat_template": template, "settings": settings, "load": l.times }),
+            "threads": threads, "bundle": bundle, "chat_template": template, "settings": settings, "load": l.times }),
         );
     }
     say!("file: {} ({})", l.path.display(), crate::out::human_bytes(l.file_bytes));
+    if let Some(b) = &l.bundle {
+        say!("bundle: layout {}, behaviour class {}, {}", b.layout, b.behavior, b.hash_words());
+        if b.draft {
+            say!("draft: in the bundle, and not run: this tamp does not run drafts of bundles yet");
+        }
+    }
     say!("{plan}");
     say!("threads: {}", l.pool.threads());
     say!(
@@ -36,7 +45,10 @@ pub fn run(ctx: &Ctx, a: &ExplainArgs) -> Done {
     for (key, value, from) in sources {
         say!("setting: {key} = {value} (from {from})");
     }
-    let LoadTimes { load_ms, repack_ms, plan_ms } = l.times;
-    say!("load: {load_ms:.0} ms, of which repacking {repack_ms:.0} ms, plan {plan_ms:.0} ms");
-    Ok(())
+    let LoadTimes { load_ms, repack_ms, plan_ms, matrices_adopted, matrices_repacked } = l.times;
+    say!(
+        "load: {load_ms:.0} ms, of which weights {repack_ms:.0} ms ({matrices_adopted} matrices in place, \
+         {matrices_repacked} repacked), plan {plan_ms:.0} ms"
+    );
+    l.settle()
 }

@@ -5,6 +5,7 @@ mod bench;
 mod bench_ops;
 mod bench_vs;
 mod bench_width;
+mod bundle;
 mod ceiling;
 mod chat;
 mod completions;
@@ -22,6 +23,7 @@ mod techniques;
 mod tokenize;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tamp_base::settings::Settings;
 use tamp_engine::{Cancel, rooms};
@@ -36,6 +38,8 @@ use crate::{config, say};
 
 /// What every command may use.
 pub struct Ctx {
+    /// the first moment of `main`
+    pub started: Instant,
     /// the environment
     pub env: Env,
     /// local models
@@ -98,13 +102,14 @@ pub fn phantoms(l: &load::Loaded) {
 }
 
 /// Runs a command.
-pub fn dispatch(cli: Cli) -> Done {
+pub fn dispatch(cli: Cli, started: Instant) -> Done {
     if let Command::Completions { shell } = cli.command {
         return completions::run(shell);
     }
     let env = Env::read();
     let g = &cli.global;
     let ctx = Ctx {
+        started,
         store: Store::open(g.store.as_deref(), &env)?,
         ui: Ui::new(env.plain),
         settings: config::settings(&env, g.config.as_deref(), &g.uses, &g.sets)?,
@@ -117,6 +122,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Pull(a) => pull::run(&ctx, &a),
         Command::List => list::run(&ctx),
         Command::Convert(a) => convert::run(&ctx, &a),
+        Command::Bundle(a) => bundle::run(&ctx, &a),
         Command::Quantize(a) => quantize::run(&ctx, &a),
         Command::Tokenize(a) => tokenize::run(&ctx, &a),
         Command::Techniques(a) => techniques::run(&ctx, &a),

@@ -5,6 +5,7 @@ use tamp_formats::Recipe;
 use tamp_weights::Weights;
 
 use crate::args::QuantizeArgs;
+use crate::cmd::load::{rung, undo_layouts};
 use crate::cmd::{Ctx, convert};
 use crate::fail::{Done, Fail, nearest};
 use crate::say;
@@ -24,7 +25,8 @@ pub fn run(ctx: &Ctx, a: &QuantizeArgs) -> Done {
             a.output.display()
         )));
     }
-    let weights = Weights::open(&input)?;
+    let mut weights = Weights::open(&input)?;
+    undo_layouts(&mut weights, rung(&ctx.settings)?);
     let threads = a.threads.map_or_else(super::cores, |t| t as usize);
     let mut bar = ctx.ui.bytes(&format!("quantising to {}", recipe.name), 0);
     let report = tamp_weights::quantize(&weights, &a.output, recipe, threads, &mut |done, total| {

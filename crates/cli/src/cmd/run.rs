@@ -52,7 +52,10 @@ fn words<'a>(ctx: &Ctx, words: &'a [String]) -> Done<(Option<&'a str>, Option<&'
         [] => Ok((None, None)),
         [model, prompt] => Ok((Some(model), Some(prompt))),
         [one, ..] => {
-            let file = one.ends_with(".gguf") || one.ends_with(".bin") || Path::new(one).is_dir();
+            let file = one.ends_with(".gguf")
+                || one.ends_with(".tamp")
+                || one.ends_with(".bin")
+                || Path::new(one).is_dir();
             let known = ctx.store.find(one).is_some() || catalog::builtin().iter().any(|e| e.name == *one);
             if file || known || hub::Address::parse(one).is_some() {
                 if std::io::stdin().is_terminal() {
@@ -104,5 +107,8 @@ pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
         note(format_args!("the context of {} tokens is full; a larger one: --ctx N", l.engine.ctx()));
     }
     note(ctx.ui.dim(&timings.line()));
-    if answer.finish_reason == FinishReason::Cancelled { Err(Fail::interrupted()) } else { Ok(()) }
+    if answer.finish_reason == FinishReason::Cancelled {
+        return Err(Fail::interrupted());
+    }
+    l.settle()
 }

@@ -1,15 +1,19 @@
 //! `tamp tokenize MODEL --text S | --file F`.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use serde_json::json;
-use tamp_text::{Special, Tokenizer};
+use tamp_text::{Bytes, Special, Tokenizer};
 use tamp_weights::Weights;
 
 use crate::args::TokenizeArgs;
 use crate::cmd::Ctx;
 use crate::fail::{At, Done, Fail};
 use crate::say;
+
+/// Form of a tokenizer section whose tables are used where they lie.
+const COMPILED: &str = "compiled";
 
 /// Prints ids: one per line with its piece, or the JSON contract.
 pub fn run(ctx: &Ctx, a: &TokenizeArgs) -> Done {
@@ -48,9 +52,25 @@ fn text(a: &TokenizeArgs) -> Done<String> {
 
 /// The tokenizer that came with the weights: the metadata's, else the `tokenizer.json` beside or inside them.
 pub fn tokenizer(weights: &Weights) -> Done<Tokenizer> {
-    let from_meta = weights.meta.get("tokenizer.ggml.tokens").is_some();
-    match weights.tokenizer_json() {
-        Some(json) if !from_meta => Ok(Tokenizer::from_json(json, Some(&weights.meta))?),
-        _ => Ok(Tokenizer::from_meta(&weights.meta)?),
+    if let Some(b) = weights.bundle()
+        && b.tokenizer_form() == COMPILED
+        && let Some(span) = b.section("tokenizer")
+    {
+        let all = 0..span.len();
+        // Tables of another version are made again from the source's words, which the bundle keeps beside them.
+        if let Some(Ok(t)) = Bytes::new(Arc::new(span), all).map(Tokenizer::from_compiled) {
+            return Ok(t);
+        }
     }
+    let meta = weights.full_meta()?;
+    let from_meta = meta.get("tokenizer.ggml.tokens").is_some();
+    match weights.tokenizer_json() {
+        Some(json) if !from_meta => Ok(Tokenizer::from_json(json, Some(&meta))?),
+        _ => Ok(Tokenizer::from_meta(&meta)?),
+    }
+}
+
+/// The form and bytes that a bundle keeps a tokenizer in when they load faster than the source's own.
+pub fn compiled(t: &Tokenizer) -> (String, Vec<u8>) {
+    (COMPILED.into(), t.compile())
 }

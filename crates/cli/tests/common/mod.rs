@@ -8,7 +8,15 @@ use std::process::{Command, Output};
 /// The program with an empty home under `home`. Port 9 (discard) is nobody's hub.
 pub fn tamp(home: &Path) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_tamp"));
-    for name in ["TAMP_STORE", "HF_TOKEN", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "http_proxy", "HTTP_PROXY"] {
+    for name in [
+        "TAMP_STORE",
+        "HF_TOKEN",
+        "XDG_DATA_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_CACHE_HOME",
+        "http_proxy",
+        "HTTP_PROXY",
+    ] {
         c.env_remove(name);
     }
     c.env("HOME", home).env("HF_ENDPOINT", "http://127.0.0.1:9").env("NO_COLOR", "1").current_dir(home);
