@@ -11,8 +11,8 @@ use crate::lanes::{self, Lanes};
 pub const KEY_BLOCK: usize = 64;
 /// Keys per independent part; parts merge left to right.
 pub const KEY_CHUNK: usize = 512;
-/// Query vectors per call at most; a rung with fewer registers takes fewer.
-pub const QUERIES: usize = 6;
+/// Query vectors per call at most; six spill 32 registers, and a rung with fewer registers takes fewer.
+pub const QUERIES: usize = 5;
 
 /// How K and V are stored.
 pub trait Element {

@@ -25,7 +25,8 @@ pub struct Kernel {
     pub bytes: usize,
     /// `single[t - 1]` multiplies one tile at a time with `t` rows; widths a rung lacks are `None`, 1 is always there
     pub single: [Option<GemmFn>; WIDEST],
-    /// `paired[t - 1]` multiplies two tiles side by side; all `None` where registers are too few
+    /// `paired[t - 1]` multiplies two tiles side by side; all `None` where registers are too few, and for the few rows
+    /// that memory bounds
     pub paired: [Option<GemmFn>; WIDEST],
     /// one row's superblock into a tile
     pub pack: fn(&[u8], usize, &mut [u8]),
@@ -36,8 +37,8 @@ pub struct Kernel {
 impl Kernel {
     /// Rows that one call takes at most.
     pub fn widest(&self) -> usize {
-        let table = if self.paired[0].is_some() { &self.paired } else { &self.single };
-        table.iter().rposition(|k| k.is_some()).map_or(1, |i| i + 1)
+        let last = |table: &[Option<GemmFn>]| table.iter().rposition(|k| k.is_some()).map(|i| i + 1);
+        last(&self.paired).or(last(&self.single)).unwrap_or(1)
     }
 }
 
@@ -172,8 +173,7 @@ macro_rules! rung {
                         1 => attend::block::<L, Half, 1>(b),
                         2 => attend::block::<L, Half, 2>(b),
                         3 => attend::block::<L, Half, 3>(b),
-                        5 if $queries > 4 => attend::block::<L, Half, { if $queries > 4 { 5 } else { 4 } }>(b),
-                        6 if $queries > 4 => attend::block::<L, Half, { $queries }>(b),
+                        5 if $queries == 5 => attend::block::<L, Half, $queries>(b),
                         _ => attend::block::<L, Half, 4>(b),
                     }
                 }
@@ -186,8 +186,7 @@ macro_rules! rung {
                         1 => attend::block::<L, Single, 1>(b),
                         2 => attend::block::<L, Single, 2>(b),
                         3 => attend::block::<L, Single, 3>(b),
-                        5 if $queries > 4 => attend::block::<L, Single, { if $queries > 4 { 5 } else { 4 } }>(b),
-                        6 if $queries > 4 => attend::block::<L, Single, { $queries }>(b),
+                        5 if $queries == 5 => attend::block::<L, Single, $queries>(b),
                         _ => attend::block::<L, Single, 4>(b),
                     }
                 }
@@ -250,9 +249,9 @@ rung!(
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("f16c"),
-    [1 2 3 4],
-    [1 2 3 4 5 6],
-    6
+    [1 2 3 4 6],
+    [3 4 5 6],
+    5
 );
 
 // 32 registers of a quarter each: four rows fill half of them with sums.

@@ -30,6 +30,8 @@ pub mod floats;
 pub mod kquants;
 pub mod lowbit;
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use tamp_formats::Kind;
 
 use crate::lanes::Lanes;
@@ -64,7 +66,7 @@ pub trait Tile {
     const K: usize;
     /// bytes per superblock of 16 rows, a multiple of 64
     const BYTES: usize;
-    /// rows that two tiles side by side take at most before 32 registers are too few; 0: one tile at a time is faster
+    /// rows that two tiles side by side take at most before 32 registers are too few; 0: one tile at a time is as fast
     const PAIRED: usize = 6;
 
     /// Writes one row's superblock (`src` in the file's layout, shorter at a ragged tail) into lane `lane`.
@@ -360,6 +362,11 @@ unsafe fn dots<L: Lanes, C: Codes, const R: usize, const T: usize, const N: usiz
             return s;
         }
         for i in 0..N {
+            // Without the fence the compiler loads later groups early and pays with spilled sums; five-bit codes have
+            // their sums spilled by it (`cargo xtask asm` tells).
+            if R * T > 2 && i % 4 == 0 && (C::BITS != 5 || T == 3) {
+                compiler_fence(Ordering::SeqCst);
+            }
             let g = groups[i];
             let mut codes = [C::group::<L>(w[0], b, g); R];
             for r in 1..R {

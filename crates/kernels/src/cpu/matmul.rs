@@ -174,7 +174,8 @@ fn block(
     let mut tile = from;
     while tile < to {
         let mut tiles = (to - tile).min(run);
-        let paired = tiles > 1 && rows > STREAMED && w.kernel.paired[0].is_some();
+        let kernel = |table: &[Option<GemmFn>], t: usize| table.get(t - 1).copied().flatten();
+        let paired = tiles > 1 && inputs.rows > STREAMED && kernel(&w.kernel.paired, rows).is_some();
         let table = if paired { &w.kernel.paired } else { &w.kernel.single };
         if paired {
             tiles -= tiles % 2;
@@ -182,10 +183,10 @@ fn block(
         let mut done = 0;
         while done < rows {
             let mut t = rows - done;
-            while t > 1 && table.get(t - 1).copied().flatten().is_none() {
+            while t > 1 && kernel(table, t).is_none() {
                 t -= 1;
             }
-            if let Some(kernel) = table[t - 1] {
+            if let Some(kernel) = kernel(table, t) {
                 let acts = inputs.acts(w, row + done, t);
                 f(&Call { kernel, w, tile, tiles, row: row + done, rows: t, acts });
             }

@@ -87,6 +87,7 @@ macro_rules! nibble_pair {
             const KIND: Kind = $kind;
             const K: usize = 64;
             const BYTES: usize = 576;
+            const PAIRED: usize = 4;
 
             fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
                 for (h, block) in src.chunks_exact(18).enumerate() {
@@ -197,6 +198,7 @@ impl Tile for Q4_1 {
     const KIND: Kind = Kind::Q4_1;
     const K: usize = 32;
     const BYTES: usize = 320;
+    const PAIRED: usize = 4;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         put_half(src, lane, &mut out[256..]);
@@ -232,6 +234,7 @@ impl Tile for Q5_0 {
     const KIND: Kind = Kind::Q5_0;
     const K: usize = 64;
     const BYTES: usize = 704;
+    const PAIRED: usize = 5;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         for (h, block) in src.chunks_exact(22).enumerate() {
@@ -274,6 +277,7 @@ impl Tile for Q5_1 {
     const KIND: Kind = Kind::Q5_1;
     const K: usize = 32;
     const BYTES: usize = 384;
+    const PAIRED: usize = 5;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         put_half(src, lane, &mut out[320..]);
@@ -312,6 +316,7 @@ impl Tile for Q8_0 {
     const KIND: Kind = Kind::Q8_0;
     const K: usize = 64;
     const BYTES: usize = 1088;
+    const PAIRED: usize = 5;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         for (h, block) in src.chunks_exact(34).enumerate() {

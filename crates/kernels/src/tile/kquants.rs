@@ -303,6 +303,7 @@ impl Tile for Q4K {
     const KIND: Kind = Kind::Q4_K;
     const K: usize = 256;
     const BYTES: usize = 2304;
+    const PAIRED: usize = 4;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         for b in 0..8 {
@@ -342,6 +343,7 @@ impl Tile for Q5K {
     const KIND: Kind = Kind::Q5_K;
     const K: usize = 256;
     const BYTES: usize = 2816;
+    const PAIRED: usize = 5;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         for b in 0..8 {
@@ -385,8 +387,9 @@ impl Tile for Q6K {
     const K: usize = 256;
     // 3360 used; the 32 bytes of padding keep every superblock on a line.
     const BYTES: usize = 3392;
-    // Five rows spill: 0.40 TOPS a core instead of 0.62.
-    const PAIRED: usize = 4;
+    // Sixteen scales leave too few registers: two tiles and five rows spill and reach 0.40 TOPS a core, one tile and
+    // four rows 0.61.
+    const PAIRED: usize = 0;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
         for b in 0..8 {
