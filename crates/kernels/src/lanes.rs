@@ -166,6 +166,8 @@ pub trait Lanes: Copy {
 
     /// hint that the line at `p` is wanted soon; any address is fine
     unsafe fn prefetch(p: *const u8);
+    /// the same for later: into the second-level cache
+    unsafe fn prefetch_far(p: *const u8);
 }
 
 /// Sum of the 16 lanes, folded 8, 4, 2, 1.

@@ -92,30 +92,41 @@ pub trait Tile {
 /// Bytes ahead that weights are prefetched, all streams together. 8–9 KB measured best on Zen 5 (KERNELS §1).
 pub const AHEAD: usize = 8704;
 
-/// Where each stream of a tile group will read next: `w[r] + by[r]` is the line to ask for.
+/// The lines that a superblock asks for while it is multiplied.
 pub struct Ahead<const R: usize> {
     by: usize,
+    far: bool,
+    ask: bool,
 }
 
 impl<const R: usize> Ahead<R> {
-    /// At `at` bytes of a tile of `tile` bytes: past its end a stream goes on in the next group, so the tiles of the
-    /// other streams are jumped over.
+    /// At superblock `sb` of a tile of `tile` bytes. Tiles that are read once ask a little ahead; past its end a stream
+    /// goes on in the next group, so the tiles of the other streams are jumped over. Tiles that several groups of rows
+    /// pass over are near after the first, so each group asks for its share of the tiles that come next: memory works
+    /// all the time instead of during the first group only.
     #[inline(always)]
-    fn of(at: usize, tile: usize) -> Self {
+    fn of<F: Tile>(sb: usize, tile: usize, tiles: usize, out: &Out) -> Self {
         let by = AHEAD / R;
-        Ahead { by: if at + by >= tile { by + (R - 1) * tile } else { by } }
+        if out.turns > 1 {
+            return Ahead { by: tiles * tile, far: true, ask: sb % out.turns == out.turn };
+        }
+        let past = sb * F::BYTES + by >= tile;
+        Ahead { by: if past { by + (R - 1) * tile } else { by }, far: false, ask: true }
     }
 
-    /// Prefetches part `i` of `n` of a superblock of `F`. Large superblocks ask in eight parts between their dots: all
+    /// Asks for part `i` of `n` of a superblock of `F`. Large superblocks ask in eight parts between their dots: all
     /// 36 or more lines at once fill the miss queue and stall the loads behind them.
     #[inline(always)]
     unsafe fn ask<L: Lanes, F: Tile>(&self, w: &[*const u8; R], i: usize, n: usize) {
+        if !self.ask {
+            return;
+        }
         // A fixed number of lines, rounded up: a trip count that changes with the part is mispredicted every time.
         for r in 0..R {
             for line in 0..(F::BYTES / 64).div_ceil(n) {
-                let at = self.by + F::BYTES / n * i + 64 * line;
+                let at = w[r].wrapping_add(self.by + F::BYTES / n * i + 64 * line);
                 // SAFETY: a prefetch may have any address.
-                unsafe { L::prefetch(w[r].wrapping_add(at)) };
+                unsafe { if self.far { L::prefetch_far(at) } else { L::prefetch(at) } };
             }
         }
     }
@@ -132,6 +143,10 @@ pub struct Out {
     pub bias: *const f32,
     /// added to what is there instead of replacing it
     pub add: bool,
+    /// this is call `turn` of `turns` over the same tiles
+    pub turn: usize,
+    /// calls over the same tiles, each with other rows
+    pub turns: usize,
 }
 
 /// `out[t][tile][16] = Σ_k w[tile][k] · a[t][k] (+ bias)`, superblock after superblock in k order: a row's sum never
@@ -161,7 +176,7 @@ pub unsafe fn gemm<L: Lanes, F: Tile, const R: usize, const T: usize>(
             }
             let mut acc = [[L::splat(0.0); T]; R];
             for sb in 0..supers {
-                F::step::<L, R, T>(&w, a, sb, &mut acc, &Ahead::of(sb * F::BYTES, bytes));
+                F::step::<L, R, T>(&w, a, sb, &mut acc, &Ahead::of::<F>(sb, bytes, tiles, out));
                 for r in 0..R {
                     w[r] = w[r].add(F::BYTES);
                 }

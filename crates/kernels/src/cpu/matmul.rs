@@ -67,7 +67,8 @@ pub unsafe fn multiply_into(
     walk(w, first, whole, usize::MAX, inputs, |call| {
         let at = call.tile * ROWS;
         let bias = bias.map_or(std::ptr::null(), |b| b.ptr().wrapping_add(at));
-        let out = Out { to: to.at(call.row).wrapping_add(at), stride: to.stride, bias, add };
+        let to_row = to.at(call.row).wrapping_add(at);
+        let out = Out { to: to_row, stride: to.stride, bias, add, turn: call.turn, turns: call.turns };
         // SAFETY: whole tiles lie within a row; the caller's promise.
         unsafe { call.run(&out) };
     });
@@ -93,9 +94,9 @@ pub fn multiply(
 ) {
     let mut results = [[[0f32; ROWS]; RUN]; WIDEST];
     walk(w, first, first + count, RUN, inputs, |call| {
-        let to = results.as_mut_ptr().cast();
+        let (to, stride, (turn, turns)) = (results.as_mut_ptr().cast(), RUN * ROWS, (call.turn, call.turns));
         // SAFETY: there is room for RUN tiles of as many rows as any kernel takes.
-        unsafe { call.run(&Out { to, stride: RUN * ROWS, bias: std::ptr::null(), add: false }) };
+        unsafe { call.run(&Out { to, stride, bias: std::ptr::null(), add: false, turn, turns }) };
         for i in 0..call.tiles {
             for (j, row) in results[..call.rows].iter().enumerate() {
                 sink(call.tile + i, call.row + j, &row[i]);
@@ -115,6 +116,9 @@ struct Call<'a> {
     row: usize,
     rows: usize,
     acts: *const Act,
+    /// see [`Out::turn`]
+    turn: usize,
+    turns: usize,
 }
 
 impl Call<'_> {
@@ -135,7 +139,7 @@ impl Call<'_> {
 fn walk(w: &Linear, first: usize, end: usize, run: usize, inputs: &Inputs<'_>, mut f: impl FnMut(&Call<'_>)) {
     let widest = w.kernel.widest();
     if inputs.rows <= widest {
-        return block(w, (first, end, run), (0, inputs.rows), inputs, &mut f);
+        return block(w, (first, end, run), (0, inputs.rows), (0, 1), inputs, &mut f);
     }
     let tiles = (RUN_BYTES / w.tile_bytes().max(1)).next_multiple_of(2).max(2);
     let rows = (BLOCK_BYTES / w.cols.max(1)).max(2 * widest);
@@ -143,22 +147,22 @@ fn walk(w: &Linear, first: usize, end: usize, run: usize, inputs: &Inputs<'_>, m
         let to = end.min(from + tiles);
         for row in (0..inputs.rows).step_by(rows) {
             for tile in (from..to).step_by(2) {
-                groups(row, inputs.rows.min(row + rows), widest, |at, n| {
-                    block(w, (tile, to.min(tile + 2), run), (at, n), inputs, &mut f);
+                groups(row, inputs.rows.min(row + rows), widest, |at, n, turns| {
+                    block(w, (tile, to.min(tile + 2), run), (at, n), turns, inputs, &mut f);
                 });
             }
         }
     }
 }
 
-/// Cuts rows `from..to` into groups of at most `widest`, as even as can be.
-fn groups(from: usize, to: usize, widest: usize, mut f: impl FnMut(usize, usize)) {
+/// Cuts rows `from..to` into groups of at most `widest`, as even as can be: `f(first row, rows, (group, groups))`.
+fn groups(from: usize, to: usize, widest: usize, mut f: impl FnMut(usize, usize, (usize, usize))) {
     let rows = to - from;
     let count = rows.div_ceil(widest);
     let mut at = from;
     for i in 0..count {
         let n = rows / count + usize::from(i < rows % count);
-        f(at, n);
+        f(at, n, (i, count));
         at += n;
     }
 }
@@ -168,6 +172,7 @@ fn block(
     w: &Linear,
     (from, to, run): (usize, usize, usize),
     (row, rows): (usize, usize),
+    (turn, turns): (usize, usize),
     inputs: &Inputs<'_>,
     f: &mut impl FnMut(&Call<'_>),
 ) {
@@ -188,7 +193,7 @@ fn block(
             }
             if let Some(kernel) = kernel(table, t) {
                 let acts = inputs.acts(w, row + done, t);
-                f(&Call { kernel, w, tile, tiles, row: row + done, rows: t, acts });
+                f(&Call { kernel, w, tile, tiles, row: row + done, rows: t, acts, turn, turns });
             }
             done += t;
         }
@@ -205,7 +210,7 @@ mod tests {
         for widest in 1..8 {
             for rows in 1..70 {
                 let (mut at, mut sizes) = (5, vec![]);
-                groups(5, 5 + rows, widest, |from, n| {
+                groups(5, 5 + rows, widest, |from, n, _| {
                     assert_eq!(from, at);
                     at += n;
                     sizes.push(n);

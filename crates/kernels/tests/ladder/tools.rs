@@ -293,7 +293,8 @@ pub fn direct(w: &Linear, pair: bool, first: usize, tiles: usize, rows: &[&Row])
     for r in rows {
         assert!(r.x.len() >= w.supers * w.kernel.k && first + tiles <= w.tiles());
     }
-    let to = Out { to: out.as_mut_ptr().cast(), stride: 16 * tiles, bias: std::ptr::null(), add: false };
+    let (to, stride) = (out.as_mut_ptr().cast(), 16 * tiles);
+    let to = Out { to, stride, bias: std::ptr::null(), add: false, turn: 0, turns: 1 };
     // SAFETY: the rows cover every superblock, the tiles exist, `out` has 16 floats per tile and row, and the rung
     // that packed `w` is available.
     unsafe { kernel(w.tile(first), tiles, w.supers, acts.as_ptr(), &to) };
