@@ -36,6 +36,8 @@ pub trait Lanes: Copy {
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once
+    unsafe fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `a > b ? a : b`, so the second operand where either is NaN
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn abs(a: Self::F) -> Self::F;
@@ -166,8 +168,6 @@ pub trait Lanes: Copy {
 
     /// hint that the line at `p` is wanted soon; any address is fine
     unsafe fn prefetch(p: *const u8);
-    /// the same for later: into the second-level cache
-    unsafe fn prefetch_far(p: *const u8);
 }
 
 /// Sum of the 16 lanes, folded 8, 4, 2, 1.

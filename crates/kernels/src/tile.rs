@@ -92,41 +92,34 @@ pub trait Tile {
 /// Bytes ahead that weights are prefetched, all streams together. 8–9 KB measured best on Zen 5 (KERNELS §1).
 pub const AHEAD: usize = 8704;
 
-/// The lines that a superblock asks for while it is multiplied.
-pub struct Ahead<const R: usize> {
-    by: usize,
-    far: bool,
-    ask: bool,
-}
+/// How far ahead of a superblock the lines are that it asks for while it is multiplied.
+pub struct Ahead<const R: usize>(usize);
 
 impl<const R: usize> Ahead<R> {
     /// At superblock `sb` of a tile of `tile` bytes. Tiles that are read once ask a little ahead; past its end a stream
     /// goes on in the next group, so the tiles of the other streams are jumped over. Tiles that several groups of rows
     /// pass over are near after the first, so each group asks for its share of the tiles that come next: memory works
-    /// all the time instead of during the first group only.
+    /// all the time instead of during the first group only. When it is not a group's turn it asks for what it has: a
+    /// branch in the loop costs more.
     #[inline(always)]
     fn of<F: Tile>(sb: usize, tile: usize, tiles: usize, out: &Out) -> Self {
         let by = AHEAD / R;
         if out.turns > 1 {
-            return Ahead { by: tiles * tile, far: true, ask: sb % out.turns == out.turn };
+            return Ahead(if sb % out.turns == out.turn { tiles * tile } else { 0 });
         }
-        let past = sb * F::BYTES + by >= tile;
-        Ahead { by: if past { by + (R - 1) * tile } else { by }, far: false, ask: true }
+        Ahead(if sb * F::BYTES + by >= tile { by + (R - 1) * tile } else { by })
     }
 
     /// Asks for part `i` of `n` of a superblock of `F`. Large superblocks ask in eight parts between their dots: all
     /// 36 or more lines at once fill the miss queue and stall the loads behind them.
     #[inline(always)]
     unsafe fn ask<L: Lanes, F: Tile>(&self, w: &[*const u8; R], i: usize, n: usize) {
-        if !self.ask {
-            return;
-        }
         // A fixed number of lines, rounded up: a trip count that changes with the part is mispredicted every time.
         for r in 0..R {
             for line in 0..(F::BYTES / 64).div_ceil(n) {
-                let at = w[r].wrapping_add(self.by + F::BYTES / n * i + 64 * line);
+                let at = w[r].wrapping_add(self.0 + F::BYTES / n * i + 64 * line);
                 // SAFETY: a prefetch may have any address.
-                unsafe { if self.far { L::prefetch_far(at) } else { L::prefetch(at) } };
+                unsafe { L::prefetch(at) };
             }
         }
     }

@@ -116,6 +116,11 @@ impl Lanes for Avx2 {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
+    unsafe fn fnma(a: F, b: F, c: F) -> F {
+        // SAFETY: as above.
+        unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {
         // SAFETY: as above.
         each2(a, b, |a, b| unsafe { _mm256_max_ps(a, b) })
@@ -359,10 +364,5 @@ impl Lanes for Avx2 {
     unsafe fn prefetch(p: *const u8) {
         // SAFETY: a prefetch never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn prefetch_far(p: *const u8) {
-        // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 }

@@ -132,6 +132,18 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn fnma(a: F, b: F, c: F) -> F {
+        // SAFETY: as above.
+        unsafe {
+            [
+                vfmsq_f32(c[0], a[0], b[0]),
+                vfmsq_f32(c[1], a[1], b[1]),
+                vfmsq_f32(c[2], a[2], b[2]),
+                vfmsq_f32(c[3], a[3], b[3]),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {
         // `fmax` gives NaN where either is; the contract is the second operand.
         // SAFETY: as above.
@@ -341,10 +353,5 @@ impl Lanes for Neon {
     unsafe fn prefetch(p: *const u8) {
         // SAFETY: a prefetch never faults.
         unsafe { asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly)) }
-    }
-    #[inline(always)]
-    unsafe fn prefetch_far(p: *const u8) {
-        // SAFETY: a prefetch never faults.
-        unsafe { asm!("prfm pldl2keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly)) }
     }
 }

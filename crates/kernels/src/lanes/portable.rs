@@ -70,6 +70,10 @@ impl Lanes for Portable {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
     #[inline(always)]
+    unsafe fn fnma(a: F, b: F, c: F) -> F {
+        std::array::from_fn(|i| (-a[i]).mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {
         map2(a, b, |a, b| if a > b { a } else { b })
     }
@@ -210,6 +214,4 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
-    #[inline(always)]
-    unsafe fn prefetch_far(_: *const u8) {}
 }

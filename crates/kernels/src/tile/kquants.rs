@@ -1,6 +1,8 @@
 //! Formats with 256 codes per block and integer scales inside: everything stays integer until once per 256. The ones
 //! of 4 to 6 bits, and what all of them share.
 
+use std::hint::black_box;
+
 use super::*;
 
 /// 4-bit codes, 6-bit scales and minima per 32.
@@ -76,8 +78,7 @@ pub(super) unsafe fn finish<L: Lanes, const R: usize, const T: usize>(
                 let da = L::splat(*a[t].d.add(sb));
                 acc[r][t] = L::fma(L::from_int(isum[r][t]), L::mul(d, da), acc[r][t]);
                 if let Some(dmin) = dmin {
-                    let neg = L::sub(L::splat(0.0), L::mul(dmin, da));
-                    acc[r][t] = L::fma(L::from_int(imin[r][t]), neg, acc[r][t]);
+                    acc[r][t] = L::fnma(L::from_int(imin[r][t]), L::mul(dmin, da), acc[r][t]);
                 }
             }
         }
@@ -131,6 +132,9 @@ unsafe fn step32<L: Lanes, C: Codes, const R: usize, const T: usize>(
     acc: &mut [[L::F; T]; R],
     ahead: &Ahead<R>,
 ) {
+    // The float sums change once per superblock: told nothing, the compiler keeps them in registers meanwhile and spills
+    // integer sums, which change all the time.
+    let acc = if R * T > 8 { black_box(acc) } else { acc };
     // SAFETY: a superblock per tile and of every row are the caller's promise.
     unsafe {
         let mut scale = [[L::int(0); 8]; R];
@@ -303,6 +307,7 @@ impl Tile for Q4K {
     const KIND: Kind = Kind::Q4_K;
     const K: usize = 256;
     const BYTES: usize = 2304;
+    // Six rows are 5 % faster yet, and keep sums on the stack.
     const PAIRED: usize = 4;
 
     fn pack(src: &[u8], lane: usize, out: &mut [u8]) {
