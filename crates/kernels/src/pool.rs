@@ -334,6 +334,23 @@ impl Drop for Pool {
     }
 }
 
+/// Runs `f` on a thread of its own that may use every processor of the process, whatever pool its caller is seated in:
+/// programs inherit the processors of the thread that starts them, and a peer measured on one core is no peer.
+///
+/// # Panics
+///
+/// With `f`'s panic.
+pub fn unpinned<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    let ran = std::thread::scope(|s| {
+        s.spawn(|| {
+            cpu::unpin();
+            f()
+        })
+        .join()
+    });
+    ran.unwrap_or_else(|payload| resume_unwind(payload))
+}
+
 /// One processor per worker: the caller's present one first, one per physical core before any sibling.
 fn seats(allowed: &[usize], threads: usize) -> Vec<usize> {
     let mut seats = cpu::core_cpus();
@@ -419,6 +436,26 @@ mod tests {
         for unit in range {
             hits[unit].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn a_program_started_unpinned_may_use_the_processors_that_a_seated_thread_has_given_up() {
+        let free = cpu::allowed_cpus().len();
+        if free < 2 {
+            return; // nothing to give up
+        }
+        std::thread::spawn(move || {
+            let pool = Pool::new(2, true);
+            pool.run(|_| {});
+            let seen = || std::thread::available_parallelism().map_or(0, usize::from);
+            let (seated, elsewhere) = (seen(), unpinned(seen));
+            assert!(
+                seated < elsewhere && elsewhere == free,
+                "{seated} seated, {elsewhere} elsewhere of {free}"
+            );
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

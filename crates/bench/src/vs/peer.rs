@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde::Serialize;
 use serde_json::Value;
+use tamp_kernels::pool::unpinned;
 
 use super::{Ask, Work};
 use crate::BenchError;
@@ -57,7 +58,8 @@ impl Served {
     /// Starts it and waits until it has loaded the model.
     pub fn start(mut command: Command) -> Result<Served, BenchError> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let spawned = unpinned(|| command.spawn());
         let mut child = spawned.map_err(|e| BenchError::NoPeer(format!("{program} did not start ({e})")))?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(format!("{program} has no pipes")));
@@ -166,7 +168,7 @@ impl LlamaBench {
             .args(args)
             .args(&self.extra);
         let bin = self.bin.display();
-        let out = command.stdin(Stdio::null()).output();
+        let out = unpinned(|| command.stdin(Stdio::null()).output());
         let out =
             out.map_err(|e| BenchError::NoPeer(format!("{bin} did not start ({e}); name it with --bin")))?;
         if !out.status.success() {

@@ -287,7 +287,7 @@ pub fn same(got: f32, want: f32, what: impl Fn() -> String) {
 pub fn direct(w: &Linear, pair: bool, first: usize, tiles: usize, rows: &[&Row]) -> Option<Vec<[f32; 16]>> {
     let table = if pair { &w.kernel.paired } else { &w.kernel.single };
     let kernel = table[rows.len() - 1]?;
-    assert!(!pair || tiles % 2 == 0);
+    assert!(!pair || tiles.is_multiple_of(2));
     let acts: Vec<Act> = rows.iter().map(|r| r.act()).collect();
     let mut out = vec![[f32::NAN; 16]; tiles * rows.len()];
     for r in rows {
