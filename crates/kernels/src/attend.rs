@@ -11,8 +11,8 @@ use crate::lanes::{self, Lanes};
 pub const KEY_BLOCK: usize = 64;
 /// Keys per independent part; parts merge left to right.
 pub const KEY_CHUNK: usize = 512;
-/// Query vectors per call at most; six spill 32 registers, and a rung with fewer registers takes fewer.
-pub const QUERIES: usize = 5;
+/// Query vectors per call at most; a rung with fewer registers takes fewer.
+pub const QUERIES: usize = 6;
 
 /// How K and V are stored.
 pub trait Element {
@@ -95,7 +95,10 @@ pub unsafe fn block<L: Lanes, E: Element, const N: usize>(b: &Block) {
             let mut k = [L::splat(0.0); 4];
             for g in 0..4 {
                 k[g] = E::load::<L>(b.k[g].add(d * PAGE * E::SIZE));
-                L::prefetch(b.next[0][g].wrapping_add(d * PAGE * E::SIZE));
+                // A line of halves serves two dimensions.
+                if E::SIZE == 4 || d % 2 == 0 {
+                    L::prefetch(b.next[0][g].wrapping_add(d * PAGE * E::SIZE));
+                }
             }
             for i in 0..N {
                 let q = L::splat(*b.q.add(i * hd + d));
@@ -134,7 +137,13 @@ pub unsafe fn block<L: Lanes, E: Element, const N: usize>(b: &Block) {
         // Values: one chain per (query, dimension), in order over keys.
         let mut d = 0;
         while d + 64 <= hd {
-            values::<L, E, N, 4>(b, &p, &shrink, longest, d);
+            // Four vectors of five or more queries do not fit the registers beside what they are made of.
+            if N > 4 {
+                values::<L, E, N, 2>(b, &p, &shrink, longest, d);
+                values::<L, E, N, 2>(b, &p, &shrink, longest, d + 32);
+            } else {
+                values::<L, E, N, 4>(b, &p, &shrink, longest, d);
+            }
             d += 64;
         }
         while d < hd {

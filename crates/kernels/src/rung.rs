@@ -173,7 +173,8 @@ macro_rules! rung {
                         1 => attend::block::<L, Half, 1>(b),
                         2 => attend::block::<L, Half, 2>(b),
                         3 => attend::block::<L, Half, 3>(b),
-                        5 if $queries == 5 => attend::block::<L, Half, $queries>(b),
+                        5 if $queries == 6 => attend::block::<L, Half, 5>(b),
+                        6 if $queries == 6 => attend::block::<L, Half, $queries>(b),
                         _ => attend::block::<L, Half, 4>(b),
                     }
                 }
@@ -186,7 +187,8 @@ macro_rules! rung {
                         1 => attend::block::<L, Single, 1>(b),
                         2 => attend::block::<L, Single, 2>(b),
                         3 => attend::block::<L, Single, 3>(b),
-                        5 if $queries == 5 => attend::block::<L, Single, $queries>(b),
+                        5 if $queries == 6 => attend::block::<L, Single, 5>(b),
+                        6 if $queries == 6 => attend::block::<L, Single, $queries>(b),
                         _ => attend::block::<L, Single, 4>(b),
                     }
                 }
@@ -251,7 +253,7 @@ rung!(
         && is_x86_feature_detected!("f16c"),
     [1 2 3 4 6],
     [3 4 5 6],
-    5
+    6
 );
 
 // 32 registers of a quarter each: four rows fill half of them with sums.
