@@ -53,6 +53,17 @@ impl Settings {
         self.uses.iter().chain(&self.sets).map(|(k, c)| (k.as_str(), c.value.as_str(), c.from.as_str()))
     }
 
+    /// Lets `--set room=name` mean `--use room=name` where the whole key is a room's name: the key of a knob has a card
+    /// and the knob behind the room's. To be called once per source, so that a later source still wins; of one source
+    /// that says both, `--set` counts.
+    pub fn settle(&mut self, rooms: &[Room]) {
+        for room in rooms {
+            if let Some(c) = self.sets.remove(room.name) {
+                self.uses.insert(room.name.into(), c);
+            }
+        }
+    }
+
     /// Refuses every room, name and knob that does not exist, listing the known ones. Values are checked when the
     /// member opens.
     pub fn check(&self, rooms: &[Room]) -> Result<(), CardError> {
@@ -136,6 +147,19 @@ mod tests {
             assert_eq!(set(text).check(&rooms).unwrap_err().to_string(), want);
         }
         assert!(set("spec.propose.suffix.max=2").check(&rooms).is_ok());
+    }
+
+    #[test]
+    fn setting_a_room_chooses_its_member_and_leaves_knobs_alone() {
+        let mut s = set("spec.propose=suffix");
+        s.add_set("spec.propose.suffix.max=2", "--set").unwrap();
+        s.settle(&[TABLE.room()]);
+        assert_eq!((s.used("spec.propose"), s.knob("spec.propose")), (Some("suffix"), None));
+        assert_eq!(s.knob("spec.propose.suffix.max"), Some("2"));
+        assert!(s.check(&[TABLE.room()]).is_ok());
+        let mut other = set("spec.guess=suffix");
+        other.settle(&[TABLE.room()]);
+        assert!(other.check(&[TABLE.room()]).is_err());
     }
 
     #[test]

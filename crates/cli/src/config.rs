@@ -18,8 +18,10 @@ use crate::fail::{At, Done, Fail};
 /// Later sources win: the user's file, the current folder's file (or `--config` instead of both), the flags.
 pub fn settings(env: &Env, config: Option<&Path>, uses: &[String], sets: &[String]) -> Done<Settings> {
     let mut s = Settings::default();
+    let rooms = tamp_engine::rooms();
     for path in files(env, config) {
         read(&path, &mut s)?;
+        s.settle(&rooms);
     }
     for u in uses {
         s.add_use(u, "--use")?;
@@ -27,6 +29,7 @@ pub fn settings(env: &Env, config: Option<&Path>, uses: &[String], sets: &[Strin
     for v in sets {
         s.add_set(v, "--set")?;
     }
+    s.settle(&rooms);
     Ok(s)
 }
 
@@ -118,6 +121,23 @@ mod tests {
             let e = parsed(text).unwrap_err();
             assert!(e.what.contains(says) && e.code == crate::fail::Code::Usage, "{text}: {}", e.what);
         }
+    }
+
+    #[test]
+    fn a_room_that_is_set_is_used_and_the_later_source_still_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tamp.toml");
+        std::fs::write(&file, "[set]\nkernels.isa = \"avx2\"\n").unwrap();
+        let of =
+            |uses: &[String], sets: &[String]| settings(&Env::default(), Some(&file), uses, sets).unwrap();
+        assert_eq!(of(&[], &[]).used("kernels.isa"), Some("avx2"));
+        assert_eq!(of(&["kernels.isa=auto".into()], &[]).used("kernels.isa"), Some("auto"));
+        let both = of(&[], &["kernels.isa=portable".into(), "engine.core.ctx=64".into()]);
+        assert_eq!(both.used("kernels.isa"), Some("portable"));
+        assert_eq!((both.knob("kernels.isa"), both.knob("engine.core.ctx")), (None, Some("64")));
+        assert!(both.check(&tamp_engine::rooms()).is_ok());
+        let e = of(&[], &["kernels.isa=avx9".into()]).check(&tamp_engine::rooms()).unwrap_err().to_string();
+        assert!(e.contains("`kernels.isa` has no `avx9`; known: auto"), "{e}");
     }
 
     #[test]

@@ -25,13 +25,22 @@ fn holds(model: &str) {
     let text =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/data/hamlet.txt"))
             .unwrap();
-    let text: String = text.chars().take(6000).collect();
     let ask = |args: &[&str]| {
         let r = ran(tamp(home.path()).args(args).arg("--json").arg("--store").arg(&store));
         assert_eq!(r.code, 0, "{}", r.err);
         last_json(&r)
     };
-    let prompt = ask(&["tokenize", model, "--text", &text])["tokens"].as_array().unwrap().len();
+    let most = ask(&["explain", model])["plan"]["model"]["ctx_train"].as_u64().unwrap() as usize;
+    // A model of a short context gets as much of the text as it takes.
+    let mut chars = 6000;
+    let (text, prompt) = loop {
+        let text: String = text.chars().take(chars).collect();
+        let prompt = ask(&["tokenize", model, "--text", &text])["tokens"].as_array().unwrap().len();
+        if prompt + 16 <= most {
+            break (text, prompt);
+        }
+        chars = chars * most / (prompt + 32);
+    };
     let ctx = (prompt + 16).to_string();
     let run = ["run", model, &text, "--raw", "--ignore-eos", "--max-tokens", "16", "--ctx", &ctx];
     let m = &ask(&run)["memory"];

@@ -126,6 +126,9 @@ impl<D: Device> Engine<D> {
             kv: *tamp_kv::codec::TABLE.open(&(), settings)?.0,
             decode: settings.used(rooms::DECODE) == Some(rooms::DECODED.name),
         };
+        // What compiling a large vocabulary left free would else be counted here, and again as the buffers and weights
+        // that are made of it: 17 MB of Qwen's.
+        tamp_os::memory::give_back();
         let process = tamp_os::memory::rss().anonymous;
         let model = Model::load(weights, device, &load, progress)?;
         let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process)?;

@@ -61,7 +61,7 @@ pub fn rooms() -> Vec<Room> {
         tamp_kv::codec::TABLE.room(),
         Room { name: DECODE, cards: vec![&NATIVE, &DECODED] },
         Room { name: RESIDENCY, cards: vec![&MAP, &READ] },
-        Room { name: "kernels.rung", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512, &NEON] },
+        Room { name: "kernels.isa", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512, &NEON] },
     ]
 }
 

@@ -41,6 +41,16 @@ pub fn limit() -> Option<u64> {
     cgroup::dirs("memory").iter().filter_map(limit_of).min()
 }
 
+/// Gives memory that the allocator keeps free back to the system, so that [`rss`] counts what is in use. Takes about
+/// a millisecond per freed 10 MB; without effect where the C library cannot.
+pub fn give_back() {
+    // SAFETY: takes no pointer, locks the allocator itself and releases whole pages of free blocks only.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Memory that can still be taken without swapping: what the system has free or can free, and what the control groups
 /// leave. 0 where the system does not say.
 pub fn available() -> u64 {

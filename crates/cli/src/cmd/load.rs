@@ -245,12 +245,12 @@ pub fn undo_layouts(weights: &mut Weights, rung: &'static rung::Rung) {
 
 /// The instruction set that the settings choose.
 pub fn rung(settings: &Settings) -> Done<&'static rung::Rung> {
-    let name = settings.used("kernels.rung").unwrap_or("auto");
+    let name = settings.used("kernels.isa").unwrap_or("auto");
     rung::find(name).ok_or_else(|| {
         let here: Vec<&str> = rung::available().map(|r| r.name).collect();
         Fail::new(
             Code::Refused,
-            format!("this machine cannot run the rung `{name}`; it runs {}", here.join(", ")),
+            format!("this machine cannot run the instruction set `{name}`; it runs {}", here.join(", ")),
         )
     })
 }
