@@ -44,7 +44,7 @@ impl Kernel {
 
 /// Everything the CPU device calls, for one instruction set.
 pub struct Rung {
-    /// the word in plans and in `--use kernels.rung=…`
+    /// the word in plans and in `--use kernels.isa=…`
     pub name: &'static str,
     /// can this machine run it?
     pub available: fn() -> bool,
