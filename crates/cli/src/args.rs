@@ -99,19 +99,19 @@ pub struct SampleArgs {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
     /// 0 always takes the likeliest token
-    #[arg(short, long, default_value_t = 0.8, value_name = "T")]
+    #[arg(short, long, default_value_t = 0.8, value_name = "T", allow_negative_numbers = true)]
     pub temperature: f32,
     /// Keeps the smallest set of tokens with this much probability; 1 keeps all
-    #[arg(long, default_value_t = 0.95, value_name = "P")]
+    #[arg(long, default_value_t = 0.95, value_name = "P", allow_negative_numbers = true)]
     pub top_p: f32,
     /// Keeps the k likeliest tokens; 0 keeps all
     #[arg(long, default_value_t = 40, value_name = "K")]
     pub top_k: u32,
     /// Drops tokens below this fraction of the likeliest one's probability; 0 drops none
-    #[arg(long, default_value_t = 0.05, value_name = "P")]
+    #[arg(long, default_value_t = 0.05, value_name = "P", allow_negative_numbers = true)]
     pub min_p: f32,
     /// Divides the logits of tokens already seen; 1 does nothing
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// Subtracted from logits of tokens already generated
     #[arg(long, default_value_t = 0.0, value_name = "X", allow_hyphen_values = true)]

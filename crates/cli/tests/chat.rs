@@ -48,7 +48,7 @@ fn a_conversation_can_be_led_saved_and_left() {
     p.send_line("/help").unwrap();
     p.exp_string("/save FILE").unwrap();
     p.send_line("/sytem").unwrap();
-    p.exp_string("did you mean /system?").unwrap();
+    p.exp_string("no command /sytem; did you mean /system? /help lists them").unwrap();
     p.send_line("/system be brief").unwrap();
     p.exp_string("starts over").unwrap();
     p.send_line("first \\").unwrap();

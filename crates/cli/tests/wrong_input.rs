@@ -87,6 +87,7 @@ fn an_unknown_word_is_answered_with_the_known_ones() {
     speaks(home, &run(&["--use", "rooms=f8"]), USAGE, &["there is no room `rooms`", "spec.propose"]);
     speaks(home, &run(&["--temprature", "0"]), USAGE, &["--temperature"]);
     speaks(home, &run(&["--top-p", "0"]), USAGE, &["top_p = 0 is out of range"]);
+    speaks(home, &run(&["--temperature", "-1"]), USAGE, &["temperature = -1"]);
     speaks(home, &run(&["--temperature", "NaN"]), USAGE, &["temperature = NaN"]);
     speaks(home, &run(&["--max-tokens", "0"]), USAGE, &["--max-tokens"]);
     speaks(home, &["explian"], USAGE, &["explain"]);

@@ -119,8 +119,8 @@ impl Chat<'_> {
             },
             _ => {
                 let near = nearest(word, COMMANDS.iter().copied());
-                let near = near.map_or(String::new(), |n| format!("; did you mean {n}?"));
-                note(format_args!("there is no command {word}{near} /help lists them"));
+                let near = near.map_or(String::new(), |n| format!("did you mean {n}? "));
+                note(format_args!("there is no command {word}; {near}/help lists them"));
             }
         }
         Next::Stay
@@ -181,7 +181,12 @@ impl Chat<'_> {
                 "finish_reason": answer.finish_reason });
             say!("{line}");
         }
-        self.messages.push(Message::new("assistant", answer.text));
+        if answer.finish_reason == FinishReason::Cancelled && answer.text.is_empty() {
+            // Stopped before a word: a question taken back must not be read again before every later one.
+            self.messages.pop();
+        } else {
+            self.messages.push(Message::new("assistant", answer.text));
+        }
         Ok(())
     }
 }
