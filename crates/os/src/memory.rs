@@ -41,8 +41,8 @@ pub fn limit() -> Option<u64> {
     cgroup::dirs("memory").iter().filter_map(limit_of).min()
 }
 
-/// Gives memory that the allocator keeps free back to the system, so that [`rss`] counts what is in use. Takes about
-/// a millisecond per freed 10 MB; without effect where the C library cannot.
+/// Gives memory that the allocator keeps free back to the system, so that [`rss`] counts what is in use; without
+/// effect where the C library cannot.
 pub fn give_back() {
     // SAFETY: takes no pointer, locks the allocator itself and releases whole pages of free blocks only.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
