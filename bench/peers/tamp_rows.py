@@ -1,6 +1,6 @@
 """What the peers share: they take token ids and print the JSON rows of `tamp bench`.
 
-    python3 bench/peers/llama_cpp.py MODEL --work decode --ids ids.json --tokens 64 --threads 2
+    python3 bench/peers/peer_llama_cpp.py MODEL --work decode --ids ids.json --tokens 64 --threads 2
 
 `ids.json` holds one list of token ids (`tamp tokenize MODEL --file TEXT --json`), or one per stream for --work batch.
 With --serve a peer loads the model once, says that it is ready, and answers one request per line of stdin; this is

@@ -99,9 +99,9 @@ fn open(a: &BenchVsArgs, l: &Loaded, load: Load) -> Done<Box<dyn Peer>> {
             let bin = a.bin.clone().unwrap_or_else(|| PathBuf::from(usual));
             return Ok(Box::new(LlamaBench::new(bin, l.path.clone(), threads, a.peer_arg.clone())));
         }
-        Engine::LlamaCpp => ("llama_cpp.py", include_str!("../../../../bench/peers/llama_cpp.py")),
-        Engine::Mistralrs => ("mistralrs.py", include_str!("../../../../bench/peers/mistralrs.py")),
-        Engine::Openvino => ("openvino.py", include_str!("../../../../bench/peers/openvino.py")),
+        Engine::LlamaCpp => ("peer_llama_cpp.py", include_str!("../../../../bench/peers/peer_llama_cpp.py")),
+        Engine::Mistralrs => ("peer_mistralrs.py", include_str!("../../../../bench/peers/peer_mistralrs.py")),
+        Engine::Openvino => ("peer_openvino.py", include_str!("../../../../bench/peers/peer_openvino.py")),
     };
     let dir = tempfile::tempdir().at("create", Path::new("a temporary folder"))?;
     for (name, text) in [script, ("tamp_rows.py", ROWS)] {

@@ -4,11 +4,8 @@ See tamp_rows.py."""
 
 import importlib.metadata
 import os
-import sys
 
 from tamp_rows import Unsupported, main
-
-sys.path.pop(0)  # this folder, whose files are named like the packages
 
 
 class Peer:

@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """OpenVINO GenAI through its PyPI packages; reads GGUF files of some architectures. See tamp_rows.py."""
 
-import sys
 
 from tamp_rows import Unsupported, main
-
-sys.path.pop(0)  # this folder, whose files are named like the packages
 
 
 class Peer:

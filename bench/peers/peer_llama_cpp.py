@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """llama.cpp through the PyPI package llama-cpp-python, called at its C interface. See tamp_rows.py."""
 
-import sys
 import time
 
 from tamp_rows import main
-
-sys.path.pop(0)  # this folder, whose files are named like the packages
 
 
 class Peer:
