@@ -1,9 +1,9 @@
 //! Counters that make phantoms visible (DESIGN 5.5).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How often a technique was asked to act, declined, and acted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acts {
     /// Times the core offered the technique a chance.
     pub asked: u64,
@@ -14,7 +14,7 @@ pub struct Acts {
 }
 
 /// Work really done, counted where it is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Forward passes of the target model.
     pub target_forwards: u64,

@@ -8,6 +8,7 @@
 //! | [`ids`] | sequence, page and token ids |
 //! | [`clock`] | injected time |
 //! | [`count`] | asked / declined / acted, and work counters |
+//! | [`record`] | the record of one measured process, shared by those who write it and those who judge |
 #![forbid(unsafe_code)]
 
 pub mod card;
@@ -15,4 +16,5 @@ pub mod clock;
 pub mod count;
 pub mod ids;
 pub mod meta;
+pub mod record;
 pub mod settings;
