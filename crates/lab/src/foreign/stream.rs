@@ -1,0 +1,291 @@
+//! From the chunks of a stream and their times to one [`RequestRun`].
+//!
+//! A chunk need not be a token: an engine may put several into one, hold some back until their text is whole, or send
+//! none. So tokens are counted by the ids an engine tells, or else by its usage; chunks count as tokens only where one
+//! of the two agrees, and the row says so where it does not.
+
+use serde_json::Value;
+use tamp_base::record::RequestRun;
+
+use super::Prompt;
+use super::sse::Event;
+
+/// A chunk that brought something, or the end.
+#[derive(Debug)]
+struct Piece {
+    /// since receipt of the request, ns
+    at: u64,
+    ids: Vec<u32>,
+    text: bool,
+}
+
+/// How times between tokens were found, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Times {
+    /// every token came in a chunk of its own
+    Each,
+    /// some chunks held several tokens: a chunk's time is spread evenly over them
+    Spread,
+    /// only the number of tokens is known: the mean
+    Mean,
+    /// nothing confirms that a chunk is a token
+    Chunks,
+}
+
+impl Times {
+    /// Its word in rows.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Times::Each => "each",
+            Times::Spread => "spread",
+            Times::Mean => "mean",
+            Times::Chunks => "chunks",
+        }
+    }
+}
+
+/// One answered request, and what is to be known about how it was counted.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// the record
+    pub run: RequestRun,
+    /// how its times were found
+    pub times: Times,
+    /// every new token's id was told
+    pub ids_told: bool,
+    /// the engine saw other prompt tokens than ours, or another number of them
+    pub other_prompt: bool,
+    /// chunks that were read together with the one before, whose distance is therefore unknown
+    pub read_together: usize,
+}
+
+/// Adds chunks up.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pieces: Vec<Piece>,
+    /// time of the chunk that said why it ended
+    end: Option<u64>,
+    text: String,
+    finish: String,
+    prompt_tokens: Option<u64>,
+    new_tokens: Option<u64>,
+    cached: u64,
+    prompt_ms: Option<f64>,
+    prompt_ids: Option<Vec<u32>>,
+    done: bool,
+}
+
+impl Tally {
+    /// Takes an event that arrived `at` ns after the request was sent; true when nothing may follow. The error is what
+    /// the engine reported, or what is wrong with its chunk.
+    pub(super) fn take(&mut self, event: &Event, at: u64, max_tokens: usize) -> Result<bool, String> {
+        if event.data.trim_ascii() == b"[DONE]" {
+            self.done = true;
+            return Ok(true);
+        }
+        let v: Value = serde_json::from_slice(&event.data)
+            .map_err(|e| format!("a chunk is no JSON ({e}): {}", glimpse(&event.data)))?;
+        let reported = v.get("error").filter(|e| !e.is_null());
+        if reported.is_some() || event.kind == b"error" {
+            let e = reported.unwrap_or(&v);
+            let said = e.get("message").and_then(Value::as_str).map_or_else(|| e.to_string(), str::to_string);
+            return Err(format!("the engine reported: {}", glimpse(said.as_bytes())));
+        }
+        self.counts(&v);
+        if let Some(choices) = v.get("choices").and_then(Value::as_array) {
+            for c in choices {
+                if c.get("index").and_then(Value::as_u64).unwrap_or(0) != 0 {
+                    return Err("it answers with more than one choice".into());
+                }
+                self.choice(&v, c, at);
+            }
+        } else if let Some(text) = v.get("content").and_then(Value::as_str) {
+            self.piece(text, ids(v.get("tokens")), at);
+            if v.get("stop") == Some(&Value::Bool(true)) {
+                let why = v.get("stop_type").and_then(Value::as_str).unwrap_or("stop");
+                self.finish = match why {
+                    "limit" => "length".into(),
+                    "eos" | "word" | "none" => "stop".into(),
+                    other => other.to_string(),
+                };
+                self.end = Some(at);
+                // llama.cpp's own endpoint sends no [DONE].
+                self.done = true;
+            }
+        }
+        // What it may send without being asked is bounded: four chunks a token and some.
+        let tokens: usize = self.pieces.iter().map(|p| p.ids.len().max(usize::from(p.text))).sum();
+        if tokens > max_tokens.saturating_add(8)
+            || self.pieces.len() > max_tokens.saturating_mul(4).saturating_add(64)
+        {
+            return Err(format!("it sent more than the {max_tokens} tokens it was asked for"));
+        }
+        Ok(self.done)
+    }
+
+    /// One choice of OpenAI's shape, of completions or of chat.
+    fn choice(&mut self, v: &Value, c: &Value, at: u64) {
+        let text = c.get("text").or_else(|| c.get("delta").and_then(|d| d.get("content")));
+        let told = [c.get("token_ids"), c.get("tokens"), v.get("__verbose").and_then(|o| o.get("tokens"))];
+        let mut new = told.into_iter().map(ids).find(|i| !i.is_empty()).unwrap_or_default();
+        if new.is_empty()
+            && let Some(list) = c.get("logprobs").and_then(|l| l.get("content")).and_then(Value::as_array)
+        {
+            let each: Option<Vec<u32>> = list.iter().map(|t| id(t.get("id")?)).collect();
+            new = each.unwrap_or_default();
+        }
+        self.piece(text.and_then(Value::as_str).unwrap_or(""), new, at);
+        if let Some(seen) =
+            c.get("prompt_token_ids").or_else(|| v.get("prompt_token_ids")).filter(|p| p.is_array())
+        {
+            self.prompt_ids = Some(ids(Some(seen)));
+        }
+        if let Some(why) = c.get("finish_reason").and_then(Value::as_str) {
+            self.finish = why.to_string();
+            self.end = Some(at);
+        }
+    }
+
+    fn piece(&mut self, text: &str, ids: Vec<u32>, at: u64) {
+        if !text.is_empty() || !ids.is_empty() {
+            self.text.push_str(text);
+            self.pieces.push(Piece { at, ids, text: !text.is_empty() });
+        }
+    }
+
+    /// What it says about numbers of tokens and its own times.
+    fn counts(&mut self, v: &Value) {
+        let number = |v: Option<&Value>| v.and_then(Value::as_u64);
+        if let Some(u) = v.get("usage").filter(|u| u.is_object()) {
+            self.prompt_tokens = number(u.get("prompt_tokens")).or(self.prompt_tokens);
+            self.new_tokens = number(u.get("completion_tokens")).or(self.new_tokens);
+            let cached = number(u.get("prompt_tokens_details").and_then(|d| d.get("cached_tokens")));
+            self.cached = cached.unwrap_or(self.cached);
+        }
+        if v.get("stop") == Some(&Value::Bool(true)) {
+            self.prompt_tokens = number(v.get("tokens_evaluated")).or(self.prompt_tokens);
+            self.new_tokens = number(v.get("tokens_predicted")).or(self.new_tokens);
+        }
+        if let Some(t) = v.get("timings").filter(|t| t.is_object()) {
+            self.cached = number(t.get("cache_n")).unwrap_or(self.cached);
+            self.prompt_ms = t.get("prompt_ms").and_then(Value::as_f64).or(self.prompt_ms);
+            self.new_tokens = self.new_tokens.or(number(t.get("predicted_n")));
+        }
+    }
+
+    /// The record of the request, once the stream has ended.
+    pub(super) fn settle(self, prompt: &Prompt, max_tokens: usize) -> Result<Done, String> {
+        if self.finish.is_empty() {
+            let seen = self.pieces.len();
+            return Err(format!("the stream ended after {seen} chunks without a reason"));
+        }
+        if self.finish == "error" {
+            return Err("it ended with finish_reason error".into());
+        }
+        let (Some(first), Some(last)) = (self.pieces.first(), self.pieces.last()) else {
+            return Err(format!("it ended ({}) without a token", self.finish));
+        };
+        if let Some(n) = self.new_tokens.filter(|&n| n > max_tokens as u64 + 8) {
+            return Err(format!("it counts {n} tokens where {max_tokens} were asked for"));
+        }
+        let told: usize = self.pieces.iter().map(|p| p.ids.len()).sum();
+        let each_told = self.pieces.iter().all(|p| !p.ids.is_empty());
+        let ids_told = each_told && self.new_tokens.is_none_or(|n| n == told as u64);
+        let mut at: Vec<u64> = self.pieces.iter().map(|p| p.at).collect();
+        let read_together = at.windows(2).filter(|w| w[0] == w[1]).count();
+        let (first_token_ns, mut total_ns) = (first.at, last.at);
+        let counted = match (ids_told, self.new_tokens) {
+            (true, _) => told,
+            (false, Some(n)) => usize::try_from(n).map_err(|_| format!("it counts {n} tokens"))?,
+            (false, None) => at.len(),
+        };
+        // A token that ends the text has none of its own: its chunk is the one with the reason.
+        if !ids_told
+            && counted == at.len() + 1
+            && self.finish == "stop"
+            && let Some(end) = self.end
+        {
+            at.push(end);
+            total_ns = end;
+        }
+        let (times, token_ns) = if ids_told && counted == at.len()
+            || !ids_told && self.new_tokens.is_some() && counted == at.len()
+        {
+            (Times::Each, gaps(&at))
+        } else if ids_told {
+            let sizes: Vec<usize> = self.pieces.iter().map(|p| p.ids.len()).collect();
+            (Times::Spread, spread(&at, &sizes))
+        } else if self.new_tokens.is_some() {
+            (Times::Mean, mean(first_token_ns, total_ns, counted))
+        } else {
+            (Times::Chunks, gaps(&at))
+        };
+        let other_ids = self.prompt_ids.as_ref().is_some_and(|p| *p != prompt.ids);
+        let other_count = self.prompt_tokens.is_some_and(|n| n != prompt.ids.len() as u64);
+        let tokens =
+            if ids_told { self.pieces.into_iter().flat_map(|p| p.ids).collect() } else { Vec::new() };
+        let prefill = self.prompt_ms.filter(|ms| (0.0..1e9).contains(ms)).unwrap_or(0.0);
+        let run = RequestRun {
+            prompt: prompt.name.clone(),
+            prompt_hash: prompt.hash.clone(),
+            prompt_tokens: prompt.ids.len(),
+            cached_tokens: usize::try_from(self.cached).unwrap_or(usize::MAX).min(prompt.ids.len()),
+            tokens,
+            text: self.text,
+            first_token_ns,
+            prefill_ns: (prefill * 1e6) as u64,
+            token_ns,
+            total_ns,
+            finish: self.finish,
+        };
+        Ok(Done { run, times, ids_told, other_prompt: other_ids || other_count, read_together })
+    }
+}
+
+fn gaps(at: &[u64]) -> Vec<u64> {
+    at.windows(2).map(|w| w[1].saturating_sub(w[0])).collect()
+}
+
+/// `n - 1` equal gaps that add up to the time from the first to the last chunk.
+fn mean(first: u64, last: u64, n: usize) -> Vec<u64> {
+    share(last.saturating_sub(first), n.saturating_sub(1))
+}
+
+/// `whole` in `n` parts that differ by at most one.
+fn share(whole: u64, n: usize) -> Vec<u64> {
+    let n64 = n as u64;
+    (0..n64).map(|i| whole / n64 + u64::from(i < whole % n64)).collect()
+}
+
+/// A chunk's time over its tokens. What the first chunk's other tokens took is inside the time to the first token, so
+/// they count with the mean of the rest; without a rest with zero.
+fn spread(at: &[u64], sizes: &[usize]) -> Vec<u64> {
+    let mut rest = Vec::new();
+    for (w, &n) in at.windows(2).zip(sizes.iter().skip(1)) {
+        rest.extend(share(w[1].saturating_sub(w[0]), n));
+    }
+    let typical = if rest.is_empty() { 0 } else { rest.iter().sum::<u64>() / rest.len() as u64 };
+    let early = sizes.first().map_or(0, |n| n.saturating_sub(1));
+    [vec![typical; early], rest].concat()
+}
+
+fn id(v: &Value) -> Option<u32> {
+    v.as_u64().and_then(|n| u32::try_from(n).ok())
+}
+
+/// A list of token ids; empty when it is none.
+fn ids(v: Option<&Value>) -> Vec<u32> {
+    let list = v.and_then(Value::as_array);
+    list.and_then(|l| l.iter().map(id).collect()).unwrap_or_default()
+}
+
+/// The start of some bytes, on one line.
+pub(super) fn glimpse(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(1200)]);
+    let line: Vec<&str> = text.split_whitespace().collect();
+    let line = line.join(" ");
+    match line.char_indices().nth(300) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
