@@ -1,0 +1,391 @@
+//! Where samples come from. [`Bench`] is what the runner asks; [`Spawner`] answers with fresh processes, and the
+//! self-test with simulated ones, so that both go through the same run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tamp_base::record::{SAMPLE, Sample};
+
+use crate::host::{Gate, Host, Quiet, Reading};
+use crate::record::{RUN, RunRecord, Stage};
+use crate::spec::{Arm, Contract, Frozen};
+
+/// How long a process may take when the contract does not say, seconds.
+const TIMEOUT: u32 = 600;
+/// The last of stderr that is kept, bytes.
+const TAIL: usize = 2000;
+/// Exit code by which tamp says that the plan refuses.
+pub const REFUSED: i32 = 5;
+
+/// A slot of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// why it runs
+    pub stage: Stage,
+    /// block, from 0
+    pub block: u32,
+    /// slot within the block, from 0
+    pub position: u32,
+}
+
+/// What the runner asks for.
+pub trait Bench {
+    /// Makes an arm ready (builds its revision, finds its model): once before its first sample.
+    fn prepare(&mut self, spec: &Frozen, arm: &Arm) -> Result<(), String>;
+    /// One fresh process. Never fails: what went wrong is in the record.
+    fn sample(&mut self, spec: &Frozen, arm: &Arm, at: At) -> RunRecord;
+    /// Waits until the machine is quiet, or says why it is not.
+    fn wait_quiet(&mut self, spec: &Frozen) -> Result<(), String>;
+    /// Why a record does not count: it was disturbed.
+    fn disturbed(&self, spec: &Frozen, record: &RunRecord) -> Option<String>;
+    /// The machine.
+    fn host(&self) -> Host;
+    /// ms since 1970.
+    fn now_ms(&self) -> u64;
+    /// The hash of a declared dependency; empty when it cannot be had.
+    fn dependency(&mut self, spec: &Frozen, name: &str) -> String;
+}
+
+/// Extra programs an arm may be: a revision that must be built, a foreign engine.
+pub trait Others {
+    /// The binary of a revision or patch, built if need be.
+    fn binary(&mut self, arm: &Arm) -> Result<PathBuf, String>;
+    /// A sample of a foreign engine.
+    fn foreign(&mut self, spec: &Frozen, arm: &Arm, model: &Path, prompts: &[Value]) -> Result<Sample, String>;
+}
+
+/// Fresh processes on this machine.
+pub struct Spawner<'a> {
+    /// the tamp binary of arms without a revision
+    pub tamp: PathBuf,
+    /// revisions and foreign engines
+    pub others: &'a mut dyn Others,
+    /// set by Ctrl-C; the process that runs then is ended
+    pub stop: Arc<AtomicBool>,
+    /// this process holds the machine lock
+    pub locked: bool,
+    /// root of the repository, for hashes of dependencies
+    pub root: PathBuf,
+    /// cached hashes and resolved models
+    pub known: Known,
+}
+
+/// What needs to be found out once.
+#[derive(Default)]
+pub struct Known {
+    hashes: HashMap<PathBuf, String>,
+    models: BTreeMap<String, (PathBuf, String)>,
+    prompts: HashMap<String, Vec<Value>>,
+    host: Option<Host>,
+}
+
+/// What a finished process left.
+struct Ended {
+    out: Vec<u8>,
+    err: String,
+    exit: Option<i32>,
+    why: Option<String>,
+}
+
+impl Spawner<'_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn hash(&mut self, path: &Path) -> Result<String, String> {
+        if let Some(h) = self.known.hashes.get(path) {
+            return Ok(h.clone());
+        }
+        let h = hash_file(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        self.known.hashes.insert(path.into(), h.clone());
+        Ok(h)
+    }
+
+    /// Path and content hash of a model, as `tamp explain` resolves its name.
+    fn model(&mut self, name: &str) -> Result<(PathBuf, String), String> {
+        if let Some(m) = self.known.models.get(name) {
+            return Ok(m.clone());
+        }
+        let direct = PathBuf::from(name);
+        let path = if direct.is_file() {
+            direct
+        } else {
+            let explained = self.ask(&["explain", name, "--json"])?;
+            let path = explained["path"].as_str().ok_or_else(|| format!("tamp explain {name} names no path"))?;
+            PathBuf::from(path)
+        };
+        let hash = if path.is_dir() { String::new() } else { self.hash(&path)? };
+        self.known.models.insert(name.into(), (path.clone(), hash.clone()));
+        Ok((path, hash))
+    }
+
+    /// Runs our own binary for facts, outside any measurement.
+    fn ask(&self, args: &[&str]) -> Result<Value, String> {
+        let out = Command::new(&self.tamp)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| format!("cannot start {}: {e}", self.tamp.display()))?;
+        if !out.status.success() {
+            return Err(last_line(&String::from_utf8_lossy(&out.stderr)));
+        }
+        json_line(&out.stdout).ok_or_else(|| format!("tamp {} printed no JSON", args.join(" ")))
+    }
+
+    /// Token ids of the contract's prompts, for engines that are given ids.
+    fn prompts(&mut self, contract: &Contract, model: &str) -> Result<Vec<Value>, String> {
+        if let Some(p) = self.known.prompts.get(model) {
+            return Ok(p.clone());
+        }
+        let names = contract.prompts.join(",");
+        let all = self.ask(&["bench", "prompts", model, "--prompts", &names, "--json"])?;
+        let list = all["prompts"].as_array().cloned().ok_or("tamp bench prompts printed no list")?;
+        self.known.prompts.insert(model.into(), list.clone());
+        Ok(list)
+    }
+
+    fn run(&self, command: &mut Command, timeout: Duration) -> Ended {
+        let failed = |why: String| Ended { out: Vec::new(), err: String::new(), exit: None, why: Some(why) };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("TAMP_LAB_HOLDER", std::process::id().to_string());
+        let mut child = match command.spawn() {
+            Ok(c) => c,
+            Err(e) => return failed(format!("cannot start {:?}: {e}", command.get_program())),
+        };
+        let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
+        let (why, exit) = self.wait(&mut child, timeout);
+        let text = String::from_utf8_lossy(&err.recv().unwrap_or_default()).into_owned();
+        let from = text.char_indices().rev().map(|(i, _)| i).take(TAIL).last().unwrap_or(0);
+        Ended { out: out.recv().unwrap_or_default(), err: text[from..].to_string(), exit, why }
+    }
+
+    /// Polls: a few wake-ups a second cost less than any core's tick.
+    fn wait(&self, child: &mut Child, timeout: Duration) -> (Option<String>, Option<i32>) {
+        let start = Instant::now();
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => return (None, status.code()),
+                Err(e) => return (Some(e.to_string()), None),
+                Ok(None) => {}
+            }
+            let why = if self.stopped() {
+                "stopped by the user".to_string()
+            } else if start.elapsed() > timeout {
+                format!("it took longer than {} s", timeout.as_secs())
+            } else {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            let _ = child.kill();
+            let _ = child.wait();
+            return (Some(why), None);
+        }
+    }
+
+    fn measure(&mut self, spec: &Frozen, arm: &Arm, at: At, record: &mut RunRecord) -> Result<(), String> {
+        let name = arm.model.as_ref().unwrap_or(&spec.spec.contract.model).clone();
+        let (path, hash) = self.model(&name)?;
+        record.model = hash;
+        if let Some(engine) = &arm.engine {
+            let prompts = self.prompts(&spec.spec.contract, &name)?;
+            record.argv = vec![format!("engine {engine}")];
+            let sample = self.others.foreign(spec, arm, &path, &prompts)?;
+            record.exit = Some(0);
+            record.samples = vec![sample];
+            return Ok(());
+        }
+        let code = arm.rev.is_some() || arm.patch.is_some();
+        let binary = if code { self.others.binary(arm)? } else { self.tamp.clone() };
+        record.binary = self.hash(&binary)?;
+        let mut argv = arm.wrap.clone();
+        argv.push(binary.display().to_string());
+        argv.extend(words(&spec.spec.contract, arm, at.stage == Stage::Scout, &name));
+        record.argv.clone_from(&argv);
+        // Paths of this machine say nothing to a reader elsewhere; the hash of the binary does.
+        record.argv[arm.wrap.len()] = "tamp".into();
+        let timeout = Duration::from_secs(spec.spec.contract.timeout_s.unwrap_or(TIMEOUT).into());
+        let make = || {
+            let mut c = Command::new(&argv[0]);
+            c.args(&argv[1..]);
+            c
+        };
+        let beside: Vec<Ended> = std::thread::scope(|s| {
+            let this = &*self;
+            let many = arm.parallel.unwrap_or(1);
+            let others: Vec<_> = (1..many).map(|_| s.spawn(move || this.run(&mut make(), timeout))).collect();
+            let first = this.run(&mut make(), timeout);
+            std::iter::once(first).chain(others.into_iter().filter_map(|t| t.join().ok())).collect()
+        });
+        for ended in beside {
+            record.exit = ended.exit;
+            record.stderr = ended.err;
+            if let Some(why) = ended.why {
+                return Err(why);
+            }
+            if ended.exit != Some(0) {
+                return Err(last_line(&record.stderr));
+            }
+            let value = json_line(&ended.out).ok_or("it printed no JSON object")?;
+            let sample: Sample = serde_json::from_value(value).map_err(|e| format!("its JSON is no sample: {e}"))?;
+            if sample.kind != SAMPLE || sample.v != 1 {
+                return Err(format!("it printed {} v {}, not {SAMPLE} v 1", sample.kind, sample.v));
+            }
+            record.samples.push(sample);
+        }
+        record.stderr.clear();
+        Ok(())
+    }
+}
+
+impl Bench for Spawner<'_> {
+    fn prepare(&mut self, spec: &Frozen, arm: &Arm) -> Result<(), String> {
+        let name = arm.model.as_ref().unwrap_or(&spec.spec.contract.model).clone();
+        self.model(&name)?;
+        if arm.rev.is_some() || arm.patch.is_some() {
+            self.others.binary(arm)?;
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, spec: &Frozen, arm: &Arm, at: At) -> RunRecord {
+        let mut r = RunRecord {
+            kind: RUN.into(),
+            v: 1,
+            spec: spec.id.clone(),
+            arm: arm.name.clone(),
+            stage: at.stage,
+            block: at.block,
+            position: at.position,
+            started_ms: self.now_ms(),
+            took_ms: 0.0,
+            argv: Vec::new(),
+            binary: String::new(),
+            model: String::new(),
+            host: self.host(),
+            quiet: Quiet::default(),
+            locked: self.locked,
+            exit: None,
+            failed: None,
+            stderr: String::new(),
+            samples: Vec::new(),
+        };
+        let (before, start) = (Reading::now(), Instant::now());
+        r.failed = self.measure(spec, arm, at, &mut r).err();
+        if r.failed.is_some() {
+            r.samples.clear();
+        }
+        r.took_ms = start.elapsed().as_secs_f64() * 1e3;
+        r.quiet = before.since();
+        r
+    }
+
+    fn wait_quiet(&mut self, spec: &Frozen) -> Result<(), String> {
+        let stop = self.stop.clone();
+        gate(spec).wait(Duration::from_secs(60), &|| stop.load(Ordering::Relaxed))
+    }
+
+    fn disturbed(&self, spec: &Frozen, record: &RunRecord) -> Option<String> {
+        gate(spec).broken(&record.quiet)
+    }
+
+    fn host(&self) -> Host {
+        self.known.host.clone().unwrap_or_else(Host::here)
+    }
+
+    fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    }
+
+    fn dependency(&mut self, spec: &Frozen, name: &str) -> String {
+        let git = |args: &[&str]| {
+            let out = Command::new("git").arg("-C").arg(&self.root).args(args).stdin(Stdio::null()).output().ok();
+            let out = out.filter(|o| o.status.success());
+            out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
+        };
+        match name.split_once(':') {
+            // The tree of a crate names its content, whatever the commit around it.
+            Some(("crate", krate)) => git(&["rev-parse", &format!("HEAD:crates/{krate}")]),
+            Some(("file", path)) => hash_file(&self.root.join(path)).unwrap_or_default(),
+            Some(("card", card)) => {
+                let all = self.ask(&["techniques", card, "--json"]).unwrap_or_default();
+                if all.is_null() { String::new() } else { crate::spec::hash(&all) }
+            }
+            None if name == "machine" => blake3::hash(self.host().class().as_bytes()).to_hex().to_string(),
+            None if name == "model" => {
+                let model = spec.spec.contract.model.clone();
+                self.model(&model).map(|m| m.1).unwrap_or_default()
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+fn gate(spec: &Frozen) -> Gate {
+    let usual = Gate::default();
+    Gate { foreign_cpu: spec.spec.design.foreign_cpu.unwrap_or(usual.foreign_cpu), ..usual }
+}
+
+/// The words of `tamp bench sample` for an arm. A scout runs the quality prompts too, and no ceiling probe.
+fn words(c: &Contract, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
+    let mut prompts = c.prompts.clone();
+    if scout {
+        prompts.extend(["short", "long"].map(String::from).into_iter().filter(|p| !c.prompts.contains(p)));
+    }
+    let mut w: Vec<String> = ["bench", "sample", model, "--json"].map(String::from).to_vec();
+    let mut pair = |flag: &str, value: String| w.extend([flag.to_string(), value]);
+    pair("--prompts", prompts.join(","));
+    pair("--max-tokens", c.max_tokens.to_string());
+    pair("--temperature", c.temperature.to_string());
+    pair("--seed", c.seed.to_string());
+    pair("--warmup", c.warmup.unwrap_or(1).to_string());
+    pair("--repeats", if scout { 1 } else { c.repeats.unwrap_or(1) }.to_string());
+    if let Some(n) = arm.threads.or(c.threads) {
+        pair("--threads", n.to_string());
+    }
+    for u in &arm.uses {
+        pair("--use", u.clone());
+    }
+    for s in &arm.sets {
+        pair("--set", s.clone());
+    }
+    if scout || c.ceiling == Some(false) {
+        w.push("--no-ceiling".into());
+    }
+    w.extend(arm.args.iter().cloned());
+    w
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (tx, rx) = mpsc::channel();
+    if let Some(mut pipe) = pipe {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.by_ref().take(64 << 20).read_to_end(&mut bytes);
+            let _ = tx.send(bytes);
+        });
+    }
+    rx
+}
+
+fn json_line(out: &[u8]) -> Option<Value> {
+    let text = String::from_utf8_lossy(out);
+    text.lines().rev().find(|l| l.starts_with('{')).and_then(|l| serde_json::from_str(l).ok())
+}
+
+fn last_line(text: &str) -> String {
+    text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim().to_string()
+}
+
+/// blake3 of a file, hex.
+pub fn hash_file(path: &Path) -> std::io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}

@@ -1,0 +1,400 @@
+//! One experiment from question to verdict: frozen, looked up, bracketed, measured in blocks, decided, written down.
+//! Everything measured is in the ledger before the next thing starts, so a run that is stopped or killed goes on where
+//! it was.
+
+use std::collections::BTreeMap;
+
+use crate::bench::{At, Bench};
+use crate::ledger::{Body, Ledger, LedgerError, Row};
+use crate::record::{RunRecord, Stage, Store, StoreError};
+use crate::spec::{Arm, Frozen};
+use crate::stats::null::Null;
+use crate::stats::{Direction, Estimates, design, paired};
+use crate::verdict::{Decision, Evidence, Verdict, blocked, decide, direction, metrics, seed};
+
+/// Pairs of a null that calibrates a contract.
+const NULL_PAIRS: usize = 12;
+/// Hours for which a calibration holds: this machine's neighbours change by the day.
+pub const CALIBRATION_HOURS: f64 = 24.0;
+/// Disturbed blocks that are measured again before the run gives up.
+const DISTURBED: usize = 12;
+
+/// Why a run ended without a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A record file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spec.
+    #[error(transparent)]
+    Spec(#[from] crate::spec::SpecError),
+    /// Stopped by the user; what was measured is in the ledger.
+    #[error("stopped; {0} of at most {1} pairs are in the ledger, and the same command goes on from there")]
+    Stopped(usize, usize),
+    /// Other programs would not let go.
+    #[error("the machine is not quiet: {0}; close what runs beside, or allow more with design.foreign_cpu")]
+    Busy(String),
+    /// The question needs an answer that is not there yet.
+    #[error("{0}")]
+    Waits(String),
+}
+
+/// What happens meanwhile, for a live line.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A stage begins.
+    Stage(&'a str),
+    /// A process ended.
+    Sample {
+        /// its record
+        record: &'a RunRecord,
+        /// processes so far, of this run
+        done: usize,
+        /// processes it takes at most
+        of: usize,
+    },
+    /// A block does not count.
+    Voided(&'a str),
+    /// A look at the figures.
+    Look(&'a Decision),
+}
+
+/// The parts a run works with.
+pub struct Lab<'a> {
+    /// what is known
+    pub ledger: Ledger,
+    /// the records
+    pub store: Store,
+    /// where samples come from
+    pub bench: &'a mut dyn Bench,
+    /// who watches
+    pub watch: &'a mut dyn FnMut(Event<'_>),
+    /// whether the user wants it to stop
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// How a run is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// answers that are there do not count
+    pub again: bool,
+    /// where the spec came from
+    pub file: String,
+    /// the program it is part of
+    pub program: Option<String>,
+    /// place in the queue
+    pub rank: u32,
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The ledger has the answer; the row that holds it.
+    Answered(Box<Row>, String),
+    /// A verdict for each candidate.
+    Decided(Vec<Decision>),
+}
+
+/// Where an attempt at a question stands in the ledger.
+#[derive(Debug, Default)]
+struct Standing {
+    opened: bool,
+    attempt: u32,
+    records: Vec<RunRecord>,
+    blocks: usize,
+    voided: usize,
+    closed: bool,
+}
+
+impl Lab<'_> {
+    /// Runs an experiment.
+    pub fn run(&mut self, spec: &Frozen, ask: &Ask) -> Result<Outcome, LabError> {
+        let rows = self.ledger.rows()?;
+        if !ask.again
+            && let Some((row, why)) = self.answered(&rows, spec)
+        {
+            return Ok(Outcome::Answered(Box::new(row), why));
+        }
+        crate::queue::ready(&rows, spec).map_err(LabError::Waits)?;
+        let mut at = self.standing(&rows, spec)?;
+        if !at.opened {
+            let names: Vec<String> = spec.spec.depends.clone();
+            let depends = names.into_iter().map(|n| (n.clone(), self.bench.dependency(spec, &n))).collect();
+            self.add(Body::Opened {
+                spec: spec.id.clone(),
+                value: spec.value.clone(),
+                file: ask.file.clone(),
+                program: ask.program.clone(),
+                rank: ask.rank,
+                depends,
+            })?;
+        }
+        let tried = if spec.spec.is_null() { vec![spec.spec.arms().remove(1)] } else { spec.spec.tried() };
+        if let Some(by) = spec.spec.blocked.first() {
+            let all = tried.iter().map(|a| blocked(spec, &a.name, by)).collect();
+            return self.write(spec, at.attempt, None, all);
+        }
+        let mut refused = BTreeMap::new();
+        for arm in spec.spec.arms() {
+            (self.watch)(Event::Stage(&format!("preparing {}", arm.name)));
+            if let Err(why) = self.bench.prepare(spec, &arm) {
+                refused.insert(arm.name.clone(), why);
+            }
+        }
+        if refused.is_empty() {
+            self.scout(spec, &mut at)?;
+        }
+        // What cannot count is decided before anybody waits for it.
+        let look = |at: &Standing, null: Option<&Null>, last: bool| -> Vec<Decision> {
+            let e = |tried| Evidence { spec, tried, records: &at.records, voided: at.voided, refused: &refused, null, last };
+            (0..tried.len()).map(|i| decide(e(i))).collect()
+        };
+        let first = look(&at, None, false);
+        if first.iter().all(|d| d.verdict.is_some()) {
+            return self.write(spec, at.attempt, None, first);
+        }
+        let null = if spec.spec.is_null() { None } else { Some(self.calibration(spec, &rows)?) };
+        let null = null.as_ref();
+        let [fewest, most] = spec.spec.pairs();
+        let arms = spec.spec.arms();
+        let per = design::pairs_per_block(arms.len());
+        if !at.records.iter().any(|r| r.stage == Stage::Opening) {
+            self.bracket(spec, &arms[0], Stage::Opening, &mut at)?;
+        }
+        (self.watch)(Event::Stage("measuring"));
+        loop {
+            let pairs = (at.blocks - at.voided) * per;
+            let all = look(&at, null.map(|n| &n.1), false);
+            if pairs >= fewest {
+                all.iter().for_each(|d| (self.watch)(Event::Look(d)));
+            }
+            let open = all.iter().any(|d| d.verdict.is_none());
+            // A verdict of the checks needs no more pairs, one of the figures needs the fewest.
+            let early = all.iter().all(|d| !d.check.is_empty());
+            if (pairs >= fewest && !open) || early || pairs >= most {
+                break;
+            }
+            if at.voided >= DISTURBED + most / per.max(1) {
+                return Err(LabError::Busy(format!("{} blocks were disturbed", at.voided)));
+            }
+            if (self.stop)() {
+                return Err(LabError::Stopped(pairs, most));
+            }
+            self.block(spec, &arms, &mut at)?;
+        }
+        if !at.closed {
+            self.bracket(spec, &arms[0], Stage::Closing, &mut at)?;
+        }
+        let all = look(&at, null.map(|n| &n.1), true);
+        self.write(spec, at.attempt, null.map(|n| n.0.clone()), all)
+    }
+
+    fn add(&mut self, body: Body) -> Result<Row, LabError> {
+        Ok(self.ledger.add(self.bench.now_ms(), body)?)
+    }
+
+    fn answered(&mut self, rows: &[Row], spec: &Frozen) -> Option<(Row, String)> {
+        let bench = &mut *self.bench;
+        crate::why::answer(rows, spec, &mut |name| bench.dependency(spec, name))
+    }
+
+    /// What an unfinished attempt has already measured.
+    fn standing(&self, rows: &[Row], wanted: &Frozen) -> Result<Standing, LabError> {
+        let mut at = Standing::default();
+        let mut measured: Vec<(u32, &str, &str, bool)> = Vec::new();
+        for row in rows {
+            match &row.body {
+                Body::Opened { spec, .. } if *spec == wanted.id => at.opened = true,
+                Body::Decided { spec, attempt, .. } if *spec == wanted.id => at.attempt = at.attempt.max(attempt + 1),
+                Body::Measured { spec, what, records, void, attempt } if *spec == wanted.id => {
+                    measured.push((*attempt, what, records, void.is_some()));
+                }
+                _ => {}
+            }
+        }
+        for (_, what, records, void) in measured.into_iter().filter(|m| m.0 == at.attempt) {
+            at.blocks += usize::from(what.starts_with("block"));
+            at.closed |= what == "closing";
+            if void {
+                at.voided += 1;
+            } else {
+                at.records.extend(self.store.get(records)?);
+            }
+        }
+        Ok(at)
+    }
+
+    fn keep(&mut self, spec: &Frozen, at: &mut Standing, what: &str, records: Vec<RunRecord>, void: Option<String>) -> Result<(), LabError> {
+        let hash = self.store.put(&records)?;
+        if let Some(why) = &void {
+            (self.watch)(Event::Voided(why));
+        }
+        let voided = void.is_some();
+        self.add(Body::Measured { spec: spec.id.clone(), what: what.into(), records: hash, void, attempt: at.attempt })?;
+        if voided {
+            at.voided += 1;
+        } else {
+            at.records.extend(records);
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, spec: &Frozen, arm: &Arm, slot: At, at: &Standing) -> RunRecord {
+        let record = self.bench.sample(spec, arm, slot);
+        let arms = spec.spec.arms().len();
+        let [_, most] = spec.spec.pairs();
+        let of = arms + 2 + most * if arms == 2 { 2 } else { arms };
+        (self.watch)(Event::Sample { record: &record, done: at.records.len() + slot.position as usize + 1, of });
+        record
+    }
+
+    fn scout(&mut self, spec: &Frozen, at: &mut Standing) -> Result<(), LabError> {
+        if at.records.iter().any(|r| r.stage == Stage::Scout) {
+            return Ok(());
+        }
+        (self.watch)(Event::Stage("one look at each arm"));
+        let mut records = Vec::new();
+        for (i, arm) in spec.spec.arms().iter().enumerate() {
+            let slot = At { stage: Stage::Scout, block: 0, position: i as u32 };
+            records.push(self.sample(spec, arm, slot, at));
+            if (self.stop)() {
+                return Err(LabError::Stopped(0, spec.spec.pairs()[1]));
+            }
+        }
+        self.keep(spec, at, "scout", records, None)
+    }
+
+    fn bracket(&mut self, spec: &Frozen, control: &Arm, stage: Stage, at: &mut Standing) -> Result<(), LabError> {
+        let what = if stage == Stage::Opening { "opening" } else { "closing" };
+        (self.watch)(Event::Stage(what));
+        self.bench.wait_quiet(spec).map_err(LabError::Busy)?;
+        let record = self.sample(spec, control, At { stage, block: 0, position: 0 }, at);
+        if (self.stop)() {
+            return Err(LabError::Stopped(0, spec.spec.pairs()[1]));
+        }
+        // A disturbed bracket is kept out of the drift test, not measured again: time has moved on.
+        let void = self.bench.disturbed(spec, &record);
+        let voided = at.voided;
+        self.keep(spec, at, what, vec![record], void)?;
+        at.voided = voided;
+        at.closed |= stage == Stage::Closing;
+        Ok(())
+    }
+
+    fn block(&mut self, spec: &Frozen, arms: &[Arm], at: &mut Standing) -> Result<(), LabError> {
+        self.bench.wait_quiet(spec).map_err(LabError::Busy)?;
+        let block = at.blocks;
+        let mut records = Vec::new();
+        let mut void = None;
+        for (position, arm) in design::block_order(arms.len(), seed(&spec.id), block).into_iter().enumerate() {
+            let slot = At { stage: Stage::Block, block: block as u32, position: position as u32 };
+            let record = self.sample(spec, &arms[arm], slot, at);
+            if (self.stop)() {
+                // A block that was not finished was not measured.
+                let pairs = (at.blocks - at.voided) * design::pairs_per_block(arms.len());
+                return Err(LabError::Stopped(pairs, spec.spec.pairs()[1]));
+            }
+            void = void.or_else(|| self.bench.disturbed(spec, &record));
+            records.push(record);
+        }
+        self.keep(spec, at, &format!("block {block}"), records, void)?;
+        at.blocks += 1;
+        Ok(())
+    }
+
+    /// The calibration of a contract on this machine: the youngest in the ledger, or a null run now.
+    fn calibration(&mut self, spec: &Frozen, rows: &[Row]) -> Result<(String, Null), LabError> {
+        let key = calibration_key(spec, &self.bench.host().class());
+        let now = self.bench.now_ms();
+        let names = metrics(spec);
+        let fits = |r: &&Row| {
+            matches!(&r.body, Body::Calibrated { key: k, null, .. } if *k == key && names.iter().all(|n| null.runs.contains_key(n)))
+                && (now.saturating_sub(r.at_ms) as f64) < CALIBRATION_HOURS * 3.6e6
+        };
+        if let Some(Row { body: Body::Calibrated { null, .. }, hash, .. }) = rows.iter().rev().find(fits) {
+            return Ok((hash.clone(), null.clone()));
+        }
+        (self.watch)(Event::Stage("calibrating: the control beside itself"));
+        let control = spec.spec.arms().remove(0);
+        let pair = [control.clone(), Arm { name: format!("{}-again", control.name), ..control }];
+        let (mut records, mut hashes) = (Vec::new(), Vec::new());
+        let (mut block, mut voided) = (0, 0);
+        while (block - voided) * 2 < NULL_PAIRS {
+            self.bench.wait_quiet(spec).map_err(LabError::Busy)?;
+            let mut one = Vec::new();
+            for (position, arm) in design::block_order(2, seed(&spec.id) ^ 1, block).into_iter().enumerate() {
+                let slot = At { stage: Stage::Block, block: block as u32, position: position as u32 };
+                let record = self.bench.sample(spec, &pair[arm], slot);
+                let done = 4 * (block - voided) + position + 1;
+                (self.watch)(Event::Sample { record: &record, done, of: 2 * NULL_PAIRS });
+                if (self.stop)() {
+                    return Err(LabError::Stopped(0, spec.spec.pairs()[1]));
+                }
+                one.push(record);
+            }
+            block += 1;
+            if let Some(why) = one.iter().find_map(|r| r.failed.clone().or_else(|| self.bench.disturbed(spec, r))) {
+                (self.watch)(Event::Voided(&why));
+                voided += 1;
+                if voided > DISTURBED {
+                    return Err(LabError::Busy(why));
+                }
+                continue;
+            }
+            hashes.push(self.store.put(&one)?);
+            records.extend(one);
+        }
+        let null = Null::of(null_estimates(&records, &pair, &all_metrics(&records), seed(&spec.id)));
+        let row = self.add(Body::Calibrated { key, host: self.bench.host(), null: null.clone(), records: hashes })?;
+        Ok((row.hash, null))
+    }
+
+    fn write(&mut self, spec: &Frozen, attempt: u32, calibration: Option<String>, all: Vec<Decision>) -> Result<Outcome, LabError> {
+        for d in &all {
+            let action = d.verdict.and_then(|v| {
+                let name = Verdict::NAMES[v as usize];
+                spec.spec.on.get(name).cloned()
+            });
+            self.add(Body::Decided {
+                spec: spec.id.clone(),
+                attempt,
+                calibration: calibration.clone(),
+                decision: Box::new(d.clone()),
+                commit: None,
+                action: action.unwrap_or_default(),
+            })?;
+        }
+        Ok(Outcome::Decided(all))
+    }
+}
+
+/// What a calibration holds for: the machine and all that a process of the control does.
+pub fn calibration_key(spec: &Frozen, machine: &str) -> String {
+    let of = |name: &str| spec.value.get(name).cloned().unwrap_or_default();
+    crate::spec::hash(&serde_json::json!({ "machine": machine, "contract": of("contract"), "control": of("control") }))
+}
+
+fn all_metrics(records: &[RunRecord]) -> Vec<String> {
+    let first = records.first().and_then(|r| r.sample());
+    first.map(|s| s.metrics().into_keys().collect()).unwrap_or_default()
+}
+
+/// The estimates of a null run, of every metric that has them.
+pub fn null_estimates(records: &[RunRecord], pair: &[Arm; 2], names: &[String], seed: u64) -> Estimates {
+    let of = |name: &str| {
+        let samples: Vec<crate::stats::Measured> = records
+            .iter()
+            .filter_map(|r| {
+                let arm = usize::from(r.arm == pair[1].name);
+                let slot = crate::stats::Slot { block: r.block as usize, position: r.position as usize, arm };
+                Some(crate::stats::Measured { slot, value: r.metric(name)? })
+            })
+            .collect();
+        let way: Direction = direction(name);
+        paired::estimate(&samples, 2, way, 0.05, seed).ok()
+    };
+    names.iter().filter_map(|n| Some((n.clone(), of(n)?))).collect()
+}

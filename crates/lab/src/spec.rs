@@ -1,0 +1,534 @@
+//! The question, frozen: what an experiment claims, how it could fail, and what makes its figures count.
+//!
+//! A spec is a TOML file. Its id is blake3 over the RFC 8785 JSON of the fields present in it; defaults are never filled
+//! in, so that a new default does not change an old question. Once opened in a ledger it cannot be changed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::observe::Pred;
+use crate::stats::{Claim, Direction, Gate};
+
+/// `kind` of a spec.
+pub const SPEC: &str = "tamp.lab.spec";
+
+/// Why a spec cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The file cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(PathBuf, std::io::Error),
+    /// Not TOML, an unknown key, a wrong type.
+    #[error("{0}: {1}")]
+    Syntax(String, String),
+    /// A rule of experiments is broken.
+    #[error("{0}: {1}")]
+    Rule(String, String),
+}
+
+/// An experiment as its author wrote it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// always [`SPEC`]
+    pub kind: String,
+    /// version of this record, 1
+    pub v: u32,
+    /// one line
+    pub title: String,
+    /// what the number is for; a figure carries its lane
+    pub lane: Lane,
+    /// what is believed and may turn out false
+    pub hypothesis: String,
+    /// by what it would work
+    pub mechanism: String,
+    /// what is already known is found by these
+    pub tags: Vec<String>,
+    /// what differs between the arms, minimal
+    pub change: String,
+    /// tests that guard the mechanism
+    #[serde(default)]
+    pub tests: Vec<String>,
+    /// 0…1, before measuring
+    pub confidence: f64,
+    /// how many things must hold beside the mechanism
+    #[serde(default)]
+    pub assumptions: u32,
+    /// what undoing takes
+    pub revert: Revert,
+    /// `ID VERDICT` of experiments this one waits for
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// capabilities that must exist first, typed; an experiment with one is blocked until it is removed from the spec
+    #[serde(default)]
+    pub blocked: Vec<Blocker>,
+    /// the effect that is predicted, and by which model
+    pub expected: Expected,
+    /// what is known
+    #[serde(default)]
+    pub prior: Vec<Prior>,
+    /// the reference
+    pub control: Arm,
+    /// what is tried
+    #[serde(default)]
+    pub candidate: Option<Arm>,
+    /// several that are tried, instead of `candidate`
+    #[serde(default)]
+    pub candidates: Vec<Arm>,
+    /// what every process does
+    pub contract: Contract,
+    /// observed differences that must separate candidate from control
+    #[serde(default)]
+    pub manipulation: Vec<Manipulation>,
+    /// facts that must hold
+    #[serde(default)]
+    pub invariant: Vec<Invariant>,
+    /// paths of the plan that may differ beside the manipulated ones, such as `plan.kv`
+    #[serde(default)]
+    pub differs: Vec<String>,
+    /// what the output must still be
+    #[serde(default)]
+    pub quality: Quality,
+    /// how it is measured
+    #[serde(default)]
+    pub design: Design,
+    /// superior (default) or not worse
+    #[serde(default)]
+    pub claim: Claim,
+    /// all must hold to retain
+    #[serde(default)]
+    pub success: Vec<Gate>,
+    /// any rejects
+    #[serde(default)]
+    pub kill: Vec<Gate>,
+    /// `crate:kernels`, `card:kv.codec.f16`, `model`, `machine`, `file:PATH`: a change expires the verdict
+    #[serde(default)]
+    pub depends: Vec<String>,
+    /// what follows from a verdict
+    #[serde(default)]
+    pub on: BTreeMap<String, String>,
+}
+
+/// What a number is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// what users run
+    Shipping,
+    /// what is shown to others
+    Publication,
+    /// a look
+    Probe,
+    /// a part alone
+    Microbench,
+    /// the tools themselves
+    Infra,
+}
+
+/// What undoing takes; later is dearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Revert {
+    /// leaving out a flag
+    Flag,
+    /// deleting a file
+    Delete,
+    /// reverting a commit
+    Revert,
+}
+
+/// What was predicted before measuring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    /// the metric the verdict is about
+    pub metric: String,
+    /// which way is better
+    pub direction: Direction,
+    /// ratio, oriented so that more than 1 is better
+    pub effect: f64,
+    /// where that figure comes from
+    pub model: String,
+}
+
+/// Something known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prior {
+    /// ledger id, paper or report
+    pub entry: String,
+    /// supports, falsifies, equivalent, external
+    pub relation: String,
+    /// in a sentence
+    pub why: String,
+}
+
+/// A missing capability.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocker {
+    /// what kind of thing is missing
+    pub kind: BlockerKind,
+    /// what exactly
+    pub needs: String,
+}
+
+/// Kinds of missing things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockerKind {
+    /// a contract between parts
+    Contract,
+    /// something the program cannot do
+    Runtime,
+    /// a file
+    Artifact,
+    /// a machine
+    Hardware,
+    /// data
+    Data,
+}
+
+/// One configuration. Empty fields mean the control's revision, engine, model and nothing special.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arm {
+    /// what it is called in records [default: `control`, `candidate`]
+    #[serde(default)]
+    pub name: String,
+    /// `--use` words
+    #[serde(default, rename = "use")]
+    pub uses: Vec<String>,
+    /// `--set` words
+    #[serde(default, rename = "set")]
+    pub sets: Vec<String>,
+    /// other words of `tamp bench sample`, such as `--ctx`, `2048`
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// worker threads, instead of the contract's
+    #[serde(default)]
+    pub threads: Option<u32>,
+    /// a model, instead of the contract's
+    #[serde(default)]
+    pub model: Option<String>,
+    /// a git revision; the tool builds it in a worktree
+    #[serde(default)]
+    pub rev: Option<String>,
+    /// a patch file applied on top of the revision, in a worktree: a code candidate
+    #[serde(default)]
+    pub patch: Option<PathBuf>,
+    /// an engine of `engines.toml`
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// a program put before the command, for faults and limits
+    #[serde(default)]
+    pub wrap: Vec<String>,
+    /// processes started at once; more than one is never decision-grade
+    #[serde(default)]
+    pub parallel: Option<u32>,
+}
+
+/// What every process does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contract {
+    /// a path, a name of the store, or hf:…
+    pub model: String,
+    /// names of pinned prompts
+    pub prompts: Vec<String>,
+    /// blake3 of each prompt's token ids; checked against every sample when given
+    #[serde(default)]
+    pub prompt_hashes: Vec<String>,
+    /// new tokens per request
+    pub max_tokens: u32,
+    /// 0 takes the likeliest
+    #[serde(default)]
+    pub temperature: f64,
+    /// seed of the sampler
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// worker threads
+    #[serde(default)]
+    pub threads: Option<u32>,
+    /// uncounted requests of each process
+    #[serde(default)]
+    pub warmup: Option<u32>,
+    /// counted rounds over the prompts of each process
+    #[serde(default)]
+    pub repeats: Option<u32>,
+    /// an arm without a ceiling probe is quicker, and prints no fraction
+    #[serde(default)]
+    pub ceiling: Option<bool>,
+    /// seconds a process may take
+    #[serde(default)]
+    pub timeout_s: Option<u32>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// An observed difference. See [`crate::observe`] for paths and predicates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manipulation {
+    /// path of the observable
+    pub observable: String,
+    /// what the candidate must show
+    #[serde(default)]
+    pub candidate: Option<Pred>,
+    /// what the control must show
+    #[serde(default)]
+    pub control: Option<Pred>,
+}
+
+/// A fact that must hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invariant {
+    /// in words
+    pub name: String,
+    /// `token_identity`, or a predicate on `observable`
+    pub pred: Pred,
+    /// path of the observable; not for `token_identity`
+    #[serde(default)]
+    pub observable: Option<String>,
+    /// whose samples are looked at
+    #[serde(default)]
+    pub arms: Arms,
+    /// when it does not hold: the run is void, or blocked by this
+    #[serde(default)]
+    pub block: Option<Blocker>,
+}
+
+/// Whose samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arms {
+    /// all
+    #[default]
+    Both,
+    /// the control's
+    Control,
+    /// the candidate's
+    Candidate,
+}
+
+/// What the output must still be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quality {
+    /// exact: the same tokens. near-exact: a bounded share of requests differ. approximate: only degeneration is looked at
+    #[serde(default)]
+    pub class: Class,
+    /// near-exact: largest share of requests whose tokens differ from the control's
+    #[serde(default)]
+    pub max_flips: Option<f64>,
+    /// share of each request's tokens that must equal the control's from the start
+    #[serde(default)]
+    pub min_prefix: Option<f64>,
+    /// longest run of one token that is not degenerate
+    #[serde(default)]
+    pub max_run: Option<usize>,
+}
+
+/// Behaviour classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// every token equal
+    #[default]
+    Exact,
+    /// few differ
+    NearExact,
+    /// others are allowed
+    Approximate,
+}
+
+/// How it is measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Design {
+    /// `abba` (default), `latin` for more arms, `aa` for a null
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// fewest and most pairs
+    #[serde(default)]
+    pub pairs: Option<[u32; 2]>,
+    /// false verdicts allowed
+    #[serde(default)]
+    pub alpha: Option<f64>,
+    /// effect that must be resolvable, as ratio − 1
+    #[serde(default)]
+    pub mde: Option<f64>,
+    /// always true; `false` is refused until levers can be switched inside one engine
+    #[serde(default)]
+    pub process_per_sample: Option<bool>,
+    /// share of one core that others may use during a block
+    #[serde(default)]
+    pub foreign_cpu: Option<f64>,
+}
+
+/// A spec with the value its id is made of.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    /// first 12 hex digits of the hash are its short name
+    pub id: String,
+    /// the typed form
+    pub spec: Spec,
+    /// what was there, as JSON
+    pub value: Value,
+}
+
+impl Frozen {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Frozen, SpecError> {
+        let text = std::fs::read_to_string(path).map_err(|e| SpecError::Read(path.into(), e))?;
+        Frozen::parse(&text, &path.display().to_string())
+    }
+
+    /// Parses TOML; `from` names it in errors.
+    pub fn parse(text: &str, from: &str) -> Result<Frozen, SpecError> {
+        // Twice: the typed reading knows lines and keys, the untyped one is what the id is made of.
+        let spec: Spec = toml::from_str(text).map_err(|e| SpecError::Syntax(from.into(), said(text, &e)))?;
+        let table: toml::Value = toml::from_str(text).map_err(|e| SpecError::Syntax(from.into(), said(text, &e)))?;
+        let value = serde_json::to_value(table).map_err(|e| SpecError::Syntax(from.into(), e.to_string()))?;
+        Frozen::check(spec, value).map_err(|why| SpecError::Rule(from.into(), why))
+    }
+
+    /// From the value a ledger row holds.
+    pub fn from_value(value: Value, from: &str) -> Result<Frozen, SpecError> {
+        let spec = Spec::deserialize(&value).map_err(|e| SpecError::Syntax(from.into(), e.to_string()))?;
+        Frozen::check(spec, value).map_err(|why| SpecError::Rule(from.into(), why))
+    }
+
+    fn check(spec: Spec, value: Value) -> Result<Frozen, String> {
+        spec.check()?;
+        let id = hash(&value);
+        Ok(Frozen { id, spec, value })
+    }
+
+    /// What people type.
+    pub fn short(&self) -> &str {
+        &self.id[..12]
+    }
+}
+
+/// One sentence with line and key out of a TOML error.
+fn said(text: &str, e: &toml::de::Error) -> String {
+    let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+    match line {
+        Some(n) => format!("line {n}: {}", e.message()),
+        None => e.message().to_string(),
+    }
+}
+
+/// blake3 of the RFC 8785 form, hex.
+pub fn hash(value: &Value) -> String {
+    // A JSON value always has a canonical form; a NaN cannot be in one.
+    let canonical = serde_json_canonicalizer::to_vec(value).unwrap_or_default();
+    blake3::hash(&canonical).to_hex().to_string()
+}
+
+impl Spec {
+    /// The candidates, one or more, named.
+    pub fn tried(&self) -> Vec<Arm> {
+        let all: Vec<&Arm> = self.candidate.iter().chain(&self.candidates).collect();
+        let many = all.len() > 1;
+        all.into_iter()
+            .enumerate()
+            .map(|(i, a)| {
+                let mut a = a.clone();
+                if a.name.is_empty() {
+                    a.name = if many { format!("candidate-{}", i + 1) } else { "candidate".into() };
+                }
+                a
+            })
+            .collect()
+    }
+
+    /// Control first, then the candidates; of a null, the control a second time.
+    pub fn arms(&self) -> Vec<Arm> {
+        let mut control = self.control.clone();
+        if control.name.is_empty() {
+            control.name = "control".into();
+        }
+        let again = self.is_null().then(|| Arm { name: format!("{}-again", control.name), ..control.clone() });
+        std::iter::once(control).chain(again).chain(self.tried()).collect()
+    }
+
+    /// An experiment that compares the control with itself, on purpose.
+    pub fn is_null(&self) -> bool {
+        self.design.kind.as_deref() == Some("aa")
+    }
+
+    /// Fewest and most pairs.
+    pub fn pairs(&self) -> [usize; 2] {
+        let [lo, hi] = self.design.pairs.unwrap_or([8, 24]);
+        [lo as usize, hi as usize]
+    }
+
+    /// False verdicts allowed.
+    pub fn alpha(&self) -> f64 {
+        self.design.alpha.unwrap_or(0.05)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let say = |ok: bool, why: &str| if ok { Ok(()) } else { Err(why.to_string()) };
+        say(self.kind == SPEC, &format!("kind is {:?}; a spec says kind = \"{SPEC}\"", self.kind))?;
+        say(self.v == 1, &format!("v = {} is not known here; this tamp reads v = 1", self.v))?;
+        for (name, text) in [("title", &self.title), ("hypothesis", &self.hypothesis), ("mechanism", &self.mechanism), ("change", &self.change)] {
+            say(!text.trim().is_empty(), &format!("{name} is empty; say it in a sentence"))?;
+        }
+        say(!self.tags.is_empty(), "tags is empty; `lab why` finds what is known by tags")?;
+        say((0.0..=1.0).contains(&self.confidence), "confidence is a probability, 0 to 1")?;
+        say(self.expected.effect > 0.0, "expected.effect is a ratio above 0, oriented so that more than 1 is better")?;
+        say(self.candidate.is_none() || self.candidates.is_empty(), "give candidate or candidates, not both")?;
+        let tried = self.tried();
+        if self.is_null() {
+            say(tried.is_empty(), "a null (design.kind = \"aa\") compares the control with itself and has no candidate")?;
+        } else {
+            say(!tried.is_empty(), "there is no candidate; a null says design.kind = \"aa\"")?;
+            say(!self.kill.is_empty(), "there is no [[kill]] gate; name the result that would end the idea")?;
+            say(!self.success.is_empty(), "there is no [[success]] gate; name the result that would count")?;
+            say(!self.manipulation.is_empty(), "there is no [[manipulation]]; name an observed fact that separates the arms")?;
+        }
+        say(!self.invariant.is_empty(), "there is no [[invariant]]; name an observed fact that must hold")?;
+        let mut names: Vec<String> = self.arms().into_iter().map(|a| a.name).collect();
+        names.sort();
+        say(names.windows(2).all(|w| w[0] != w[1]), "two arms have the same name")?;
+        let kind = self.design.kind.as_deref().unwrap_or("abba");
+        match kind {
+            "aa" => {}
+            "abba" => say(tried.len() == 1, "design.kind = \"abba\" takes one candidate; more arms take \"latin\"")?,
+            "latin" => say(tried.len() > 1, "design.kind = \"latin\" is for several candidates")?,
+            "in-process" => return Err("design.kind = \"in-process\" needs levers that can be switched per request inside one engine, which no card offers yet; use \"abba\"".into()),
+            other => return Err(format!("design.kind = {other:?} is not known; known: abba, latin, aa")),
+        }
+        say(self.design.process_per_sample != Some(false), "process_per_sample = false is not possible; every sample is a fresh process")?;
+        let [lo, hi] = self.pairs();
+        say(4 <= lo && lo <= hi && hi <= 400, "design.pairs is [fewest, most], 4 ≤ fewest ≤ most ≤ 400")?;
+        say((1e-4..=0.5).contains(&self.alpha()), "design.alpha is between 0.0001 and 0.5")?;
+        say(!self.contract.prompts.is_empty(), "contract.prompts is empty")?;
+        say((1..=1_000_000).contains(&self.contract.max_tokens), "contract.max_tokens is 1 to 1000000")?;
+        for m in &self.manipulation {
+            say(m.candidate.is_some() || m.control.is_some(), &format!("manipulation {:?} says neither candidate nor control", m.observable))?;
+        }
+        for i in &self.invariant {
+            let identity = i.pred.is_token_identity();
+            say(identity != i.observable.is_some(), &format!("invariant {:?} needs an observable, or pred = \"token_identity\" without one", i.name))?;
+        }
+        say(self.quality.class == Class::NearExact || self.quality.max_flips.is_none(), "quality.max_flips is for class near-exact")?;
+        for a in self.arms() {
+            say(a.parallel.is_none_or(|n| (1..=64).contains(&n)), "parallel is 1 to 64")?;
+            say(a.engine.is_none() || (a.rev.is_none() && a.patch.is_none()), "an arm of another engine has no rev and no patch")?;
+        }
+        for key in self.on.keys() {
+            say(crate::verdict::Verdict::known(key), &format!("on.{key} is no verdict; known: {}", crate::verdict::Verdict::NAMES.join(", ")))?;
+        }
+        Ok(())
+    }
+}

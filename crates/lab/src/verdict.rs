@@ -1,0 +1,428 @@
+//! From records to one of eight verdicts. Pure: the same spec, records and calibration give the same decision, bit by
+//! bit, which is what `replay` checks.
+//!
+//! The order of the questions is the order of honesty: could it run at all, did what was declared run, was it measured
+//! alone, did the arms differ and only as declared, did the mechanism act, is the output still good, did the machine
+//! hold still — and only then, how fast.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bench::REFUSED;
+use crate::check::{self, Engaged, Pair, Shown};
+use crate::quality;
+use crate::record::{RunRecord, Stage};
+use crate::spec::{Arm, Blocker, BlockerKind, Class, Frozen};
+use crate::stats::drift::Drift;
+use crate::stats::judge::{Evidence as Found, Question, judge};
+use crate::stats::null::Null;
+use crate::stats::{self, Claim, Direction, Estimates, Floor, Gate, Measured, Outlook, Slot, Stat};
+
+/// The eight verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// the claim holds
+    Retain,
+    /// it does not
+    Reject,
+    /// it was kept, and had to be undone
+    Revert,
+    /// something it needs does not exist; typed
+    Block,
+    /// the interval crosses the gate at the pair limit
+    Inconclusive,
+    /// this machine cannot resolve what was asked
+    NotMeasurable,
+    /// the question does not arise under this contract
+    NotApplicable,
+    /// it was not measured: a check failed
+    Void,
+}
+
+impl Verdict {
+    /// As people write them.
+    pub const NAMES: [&'static str; 8] =
+        ["retain", "reject", "revert", "block", "inconclusive", "not_measurable", "not_applicable", "void"];
+
+    /// Whether `name` is one.
+    pub fn known(name: &str) -> bool {
+        Verdict::NAMES.contains(&name)
+    }
+
+    /// As people read it.
+    pub fn word(self) -> &'static str {
+        ["retain", "reject", "revert", "block", "inconclusive", "not measurable", "not applicable", "void"]
+            [self as usize]
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What there is to decide from.
+#[derive(Clone, Copy)]
+pub struct Evidence<'a> {
+    /// the question
+    pub spec: &'a Frozen,
+    /// which candidate, from 0
+    pub tried: usize,
+    /// every record of the attempt that counts, in the order they ran
+    pub records: &'a [RunRecord],
+    /// blocks that were disturbed and do not count
+    pub voided: usize,
+    /// reasons why a sample could not be had at all, by arm
+    pub refused: &'a BTreeMap<String, String>,
+    /// what the machine resolves
+    pub null: Option<&'a Null>,
+    /// no more blocks will come, whatever the interval says
+    pub last: bool,
+}
+
+/// A verdict and all that it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// name of the candidate
+    pub candidate: String,
+    /// the verdict; absent while another block may tell
+    pub verdict: Option<Verdict>,
+    /// in a sentence
+    pub reason: String,
+    /// what is missing, of `block`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocker: Option<Blocker>,
+    /// which check decided, of verdicts that no statistics gave
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub check: String,
+    /// version of the statistics
+    pub stats_version: u32,
+    /// seed of the resampling
+    pub seed: u64,
+    /// two-sided level of the intervals of this look
+    pub level: f64,
+    /// ratios by metric, oriented so that more than 1 is better
+    pub estimates: Estimates,
+    /// medians by metric: control, candidate
+    pub medians: BTreeMap<String, [f64; 2]>,
+    /// A/A floors by metric
+    pub floors: BTreeMap<String, Floor>,
+    /// each gate with what it found
+    pub gates: Vec<Shown>,
+    /// the manipulation check
+    pub manipulation: Vec<Shown>,
+    /// differences nobody declared
+    pub undeclared: Vec<String>,
+    /// invariants
+    pub invariants: Vec<Shown>,
+    /// engaged proofs
+    pub engaged: Vec<Engaged>,
+    /// quality
+    pub quality: Option<quality::Report>,
+    /// the control over time
+    pub drift: Option<Drift>,
+    /// pairs that count
+    pub pairs: usize,
+    /// blocks that were disturbed
+    pub voided: usize,
+    /// share of the read ceiling, median: control, candidate
+    pub ceiling: Option<[f64; 2]>,
+    /// predicted ÷ measured ratio of the expected metric
+    pub predicted: f64,
+}
+
+/// Which way a metric is better, by its name.
+pub fn direction(metric: &str) -> Direction {
+    let up = metric.ends_with("tok_s") || metric.ends_with("_fraction") || metric.ends_with("gb_s");
+    if up { Direction::Up } else { Direction::Down }
+}
+
+/// The seed of an experiment's orders and resampling: the first 48 bits of its id, so that JSON holds it exactly.
+pub fn seed(id: &str) -> u64 {
+    u64::from_str_radix(id.get(..12).unwrap_or("1"), 16).unwrap_or(1)
+}
+
+/// Metrics the gates and the expectation speak of.
+pub fn metrics(spec: &Frozen) -> Vec<String> {
+    let s = &spec.spec;
+    let mut all: Vec<String> = s.success.iter().chain(&s.kill).map(|g| g.metric.clone()).collect();
+    all.push(s.expected.metric.clone());
+    all.sort();
+    all.dedup();
+    all
+}
+
+impl Decision {
+    fn open(e: &Evidence<'_>, candidate: &str) -> Decision {
+        Decision {
+            candidate: candidate.to_string(),
+            verdict: None,
+            reason: String::new(),
+            blocker: None,
+            check: String::new(),
+            stats_version: stats::VERSION,
+            seed: seed(&e.spec.id),
+            level: e.spec.spec.alpha(),
+            estimates: Estimates::new(),
+            medians: BTreeMap::new(),
+            floors: BTreeMap::new(),
+            gates: Vec::new(),
+            manipulation: Vec::new(),
+            undeclared: Vec::new(),
+            invariants: Vec::new(),
+            engaged: Vec::new(),
+            quality: None,
+            drift: None,
+            pairs: 0,
+            voided: e.voided,
+            ceiling: None,
+            predicted: e.spec.spec.expected.effect,
+        }
+    }
+
+    fn settle(&mut self, verdict: Verdict, check: &str, reason: impl Into<String>) {
+        // The first finding stands: later checks are still shown.
+        if self.verdict.is_none() {
+            self.verdict = Some(verdict);
+            self.check = check.into();
+            self.reason = reason.into();
+        }
+    }
+}
+
+/// A decision without a measurement: what an experiment needs does not exist.
+pub fn blocked(spec: &Frozen, candidate: &str, by: &Blocker) -> Decision {
+    let none = BTreeMap::new();
+    let e = Evidence { spec, tried: 0, records: &[], voided: 0, refused: &none, null: None, last: true };
+    let mut d = Decision::open(&e, candidate);
+    d.settle(Verdict::Block, "blocked", format!("needs {}", by.needs));
+    d.blocker = Some(by.clone());
+    d
+}
+
+/// Decides, or says that another block may tell.
+pub fn decide(e: Evidence<'_>) -> Decision {
+    let arms = e.spec.spec.arms();
+    let (control, candidate) = (&arms[0], &arms[(e.tried + 1).min(arms.len() - 1)]);
+    let mut d = Decision::open(&e, &candidate.name);
+    let of = |arm: &Arm, scouts: bool| -> Vec<&RunRecord> {
+        let stage = |r: &&RunRecord| (r.stage == Stage::Scout) == scouts && r.stage != Stage::Reverted;
+        e.records.iter().filter(|r| r.arm == arm.name).filter(stage).collect()
+    };
+    let (sc, st) = (of(control, true), of(candidate, true));
+    let (cc, ct) = (of(control, false), of(candidate, false));
+    // Before a block has run, the scouts are all there is to look at.
+    let counted = if ct.is_empty() { Pair { control: &sc, candidate: &st } } else { Pair { control: &cc, candidate: &ct } };
+    let scouted = Pair { control: &sc, candidate: &st };
+
+    could_run(&mut d, &e, control, candidate, &[&sc, &st, &cc, &ct]);
+    if d.verdict.is_none() {
+        declared(&mut d, &e, control, candidate, counted);
+        if let Some(f) = check::above_ceiling(&[counted.control, counted.candidate].concat()) {
+            d.settle(Verdict::Void, "ceiling", format!("a sample reads {:.0} % of the ceiling measured in it, which cannot be", 100.0 * f));
+        }
+        let report = quality::judge(&e.spec.spec.quality, counted, scouted);
+        if let Some(why) = &report.fails {
+            d.settle(Verdict::Reject, "quality", why.clone());
+        }
+        d.quality = Some(report);
+        figures(&mut d, &e, candidate);
+    }
+    d
+}
+
+/// Processes that refused or failed.
+fn could_run(d: &mut Decision, e: &Evidence<'_>, control: &Arm, candidate: &Arm, all: &[&[&RunRecord]]) {
+    for arm in [control, candidate] {
+        let Some(why) = e.refused.get(&arm.name) else { continue };
+        d.settle(Verdict::Block, "prepare", format!("the {} cannot be made ready: {why}", arm.name));
+        d.blocker = Some(Blocker { kind: BlockerKind::Runtime, needs: why.clone() });
+    }
+    let failed = |arm: &Arm| all.iter().flat_map(|r| r.iter()).find(|r| r.arm == arm.name && r.failed.is_some()).copied();
+    if let Some(r) = failed(control) {
+        let why = r.failed.as_deref().unwrap_or_default();
+        d.settle(Verdict::Void, "control", format!("the control did not run: {why}"));
+    }
+    if let Some(r) = failed(candidate) {
+        let why = r.failed.as_deref().unwrap_or_default();
+        if r.exit == Some(REFUSED) {
+            d.settle(Verdict::NotApplicable, "contract", format!("the plan refuses the candidate under this contract: {why}"));
+        } else {
+            d.settle(Verdict::Reject, "failure", format!("the candidate did not run: {why}"));
+        }
+    }
+}
+
+/// Everything that must hold before speed means anything.
+fn declared(d: &mut Decision, e: &Evidence<'_>, control: &Arm, candidate: &Arm, pair: Pair<'_>) {
+    let spec = &e.spec.spec;
+    let records = [pair.control, pair.candidate].concat();
+    for (i, shown) in check::invariants(&spec.invariant, pair) {
+        if !shown.pass {
+            let reason = format!("{}: {} was demanded, {} was observed", shown.name, shown.want, shown.seen);
+            match &i.block {
+                Some(b) if d.verdict.is_none() => {
+                    d.settle(Verdict::Block, "invariant", reason);
+                    d.blocker = Some(b.clone());
+                }
+                _ => d.settle(Verdict::Void, "invariant", reason),
+            }
+        }
+        d.invariants.push(shown);
+    }
+    if let Some(r) = records.iter().find(|r| !r.alone()) {
+        let beside = r.samples.len();
+        let why = if beside > 1 { format!("{beside} processes ran at once") } else { "the machine lock was not held".into() };
+        d.settle(Verdict::Void, "lock", format!("not decision-grade: {why} in arm {}", r.arm));
+    }
+    if let Some(why) = check::prompts(spec, pair) {
+        d.settle(Verdict::Void, "prompts", why);
+    }
+    d.manipulation = check::manipulation(&spec.manipulation, pair);
+    if !spec.is_null() {
+        if check::identical(pair) {
+            d.settle(Verdict::Void, "identical", "the arms ran the same plan, program, model and threads: there is nothing to compare");
+        }
+        if let Some(m) = d.manipulation.iter().find(|m| !m.pass) {
+            let reason = format!("the manipulation did not take: {} should be {} and was {}", m.name, m.want, m.seen);
+            d.settle(Verdict::Void, "manipulation", reason);
+        }
+    }
+    d.undeclared = check::undeclared(spec, control, candidate, pair);
+    if !d.undeclared.is_empty() {
+        d.settle(Verdict::Void, "undeclared", format!("the arms also differ in {}, which the spec does not name", d.undeclared.join(", ")));
+    }
+    d.engaged = check::engaged(candidate, spec.claim == Claim::Superior, pair);
+    if let Some(why) = d.engaged.iter().find_map(Engaged::missing) {
+        d.settle(Verdict::Void, "engaged", why);
+    }
+    let identity = spec.invariant.iter().any(|i| i.pred.is_token_identity());
+    if identity && spec.quality.class != Class::Exact {
+        let strict = crate::spec::Quality { class: Class::Exact, ..spec.quality.clone() };
+        let r = quality::judge(&strict, pair, Pair { control: &[], candidate: &[] });
+        if let Some(why) = r.fails {
+            d.settle(Verdict::Void, "invariant", format!("token identity: {why}"));
+        }
+    }
+}
+
+/// The samples of a metric in the blocks that count; control is arm 0, the candidate arm 1, others are left out.
+pub fn measured(e: &Evidence<'_>, candidate: &Arm, metric: &str) -> Vec<Measured> {
+    let arms = e.spec.spec.arms();
+    let index = |name: &str| arms.iter().position(|a| a.name == name);
+    let wanted = |r: &&RunRecord| r.stage == Stage::Block && (r.arm == arms[0].name || r.arm == candidate.name);
+    e.records
+        .iter()
+        .filter(wanted)
+        .filter_map(|r| {
+            let arm = usize::from(index(&r.arm)? != 0);
+            let slot = Slot { block: r.block as usize, position: r.position as usize, arm };
+            Some(Measured { slot, value: r.metric(metric)? })
+        })
+        .collect()
+}
+
+fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
+    let spec = &e.spec.spec;
+    let arms = spec.arms();
+    let names = metrics(e.spec);
+    let main = &spec.expected.metric;
+    let blocks = e.records.iter().filter(|r| r.stage == Stage::Block).map(|r| r.block).max().map_or(0, |b| b as usize + 1);
+    let [fewest, most] = spec.pairs();
+    let counted: Vec<Measured> = measured(e, candidate, main);
+    d.pairs = counted.iter().filter(|m| m.slot.arm == 1).count();
+    if blocks == 0 || d.pairs == 0 {
+        return;
+    }
+    let plan = stats::sequential::Looks::new(fewest, most, spec.alpha() / spec.tried().len().max(1) as f64);
+    d.level = plan.level(d.pairs);
+    for name in &names {
+        let samples = measured(e, candidate, name);
+        let median = |arm: usize| {
+            let v: Vec<f64> = samples.iter().filter(|m| m.slot.arm == arm).map(|m| m.value).collect();
+            tamp_base::record::quantile(&v, 0.5)
+        };
+        match stats::paired::estimate(&samples, arms.len(), direction(name), d.level, d.seed) {
+            Ok(estimate) => {
+                d.medians.insert(name.clone(), [median(0), median(1)]);
+                d.estimates.insert(name.clone(), estimate);
+            }
+            Err(why) if name == main && d.pairs >= fewest => {
+                d.settle(Verdict::Void, "statistics", format!("{name}: {why}"));
+            }
+            Err(_) => {}
+        }
+    }
+    let control: Vec<(f64, f64)> = e
+        .records
+        .iter()
+        .filter(|r| r.arm == arms[0].name && r.stage != Stage::Scout && r.stage != Stage::Reverted)
+        .filter_map(|r| Some((r.started_ms as f64 / 3.6e6, r.metric(main)?)))
+        .collect();
+    d.drift = stats::drift::drift(&control, direction(main), &stats::drift::Thresholds::default());
+    let share = |arm: &Arm| {
+        let v: Vec<f64> = e.records.iter().filter(|r| r.arm == arm.name).filter_map(|r| r.metric("ceiling_fraction")).collect();
+        tamp_base::record::quantile(&v, 0.5)
+    };
+    let both = [share(&arms[0]), share(candidate)];
+    d.ceiling = both.iter().all(|f| f.is_finite()).then_some(both);
+    d.floors = e.null.map(|n| n.floors(most)).unwrap_or_default();
+    d.gates = spec.success.iter().chain(&spec.kill).map(|g| show(g, &d.estimates)).collect();
+    if d.verdict.is_some() || spec.is_null() {
+        if spec.is_null() && (d.pairs >= most || e.last) {
+            null_verdict(d, main);
+        }
+        return;
+    }
+    if let Some(Drift { verdict: stats::drift::Hold::Void, reason, .. }) = &d.drift {
+        let reason = reason.clone();
+        d.settle(Verdict::Void, "drift", reason);
+        return;
+    }
+    let question = Question { metric: main, claim: spec.claim, success: &spec.success, kill: &spec.kill, mde: spec.design.mde };
+    let pairs_max = if e.last { d.pairs } else { most };
+    let found = Found { estimates: &d.estimates, floors: &d.floors, pairs: d.pairs, pairs_max, quality: true };
+    let ruling = judge(&question, &found);
+    let verdict = match ruling.outlook {
+        Outlook::More => {
+            d.reason = ruling.reason;
+            return;
+        }
+        Outlook::Retain => Verdict::Retain,
+        Outlook::Reject => Verdict::Reject,
+        Outlook::Inconclusive => Verdict::Inconclusive,
+        Outlook::NotMeasurable => Verdict::NotMeasurable,
+    };
+    d.settle(verdict, "", ruling.reason);
+}
+
+/// A null that shows nothing is retained; one that shows a difference is the most important finding of all.
+fn null_verdict(d: &mut Decision, main: &str) {
+    let Some(e) = d.estimates.get(main) else { return };
+    let (ratio, low, high, mde) = (e.ratio, e.low, e.high, 100.0 * e.mde);
+    if low <= 1.0 && 1.0 <= high {
+        d.settle(Verdict::Retain, "", format!("identical arms show {ratio:.4} ({low:.4}–{high:.4}); a run of these pairs finds {mde:.1} %"));
+    } else {
+        d.settle(Verdict::Reject, "", format!("identical arms differ: {ratio:.4} ({low:.4}–{high:.4}); this machine or this design is biased"));
+    }
+}
+
+fn show(g: &Gate, estimates: &Estimates) -> Shown {
+    let seen = estimates.get(&g.metric).map(|e| match g.stat {
+        Stat::CiLow => e.low,
+        Stat::CiHigh => e.high,
+        Stat::Median => e.ratio,
+    });
+    let pass = seen.is_some_and(|s| g.op.holds(s, g.value));
+    let word = serde_json::to_value(g.stat).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+    let op = serde_json::to_value(g.op).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+    Shown {
+        name: format!("{word} of {}", g.metric),
+        want: format!("{op} {}", g.value),
+        seen: seen.map_or("no figure".into(), |s| format!("{s:.4}")),
+        pass,
+    }
+}
