@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod foreign;
+pub mod lock;
 pub mod report;
 pub mod stats;
