@@ -24,6 +24,7 @@ pub mod check;
 pub mod foreign;
 pub mod host;
 pub mod ledger;
+pub mod lock;
 pub mod observe;
 pub mod quality;
 pub mod queue;
