@@ -14,6 +14,7 @@ pub mod convert;
 mod eval;
 mod explain;
 mod generate;
+mod lab;
 mod list;
 mod load;
 mod machine;
@@ -140,6 +141,7 @@ pub fn dispatch(cli: Cli, started: Instant) -> Done {
             let _lock = if a.command.measures() { machine::hold(&mut ctx, a.wait)? } else { None };
             bench::run(&ctx, &a.command)
         }
+        Command::Lab(a) => lab::run(&ctx, &a),
         Command::Explain(a) => explain::run(&ctx, &a),
         Command::Chat(a) => chat::run(&ctx, &a),
         Command::Eval(EvalCommand::Ppl(a)) => eval::ppl(&ctx, &a),
