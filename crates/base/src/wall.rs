@@ -255,6 +255,9 @@ pub struct WidthTable {
     pub model_bytes: u64,
     /// the device and its instruction set
     pub device: String,
+    /// the processor, as it names itself
+    #[serde(default)]
+    pub cpu: String,
     /// worker threads
     pub threads: usize,
     /// when it was measured, milliseconds since 1970

@@ -263,10 +263,10 @@ mod tests {
             pauses += 1;
             if pauses == 2 {
                 child.kill().unwrap();
-                child.wait().unwrap();
             }
             true
         });
+        child.wait().unwrap();
         assert!(lock.unwrap().is_some() && pauses >= 2);
     }
 
