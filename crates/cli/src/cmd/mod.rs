@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod bench_ops;
+mod bench_prefix;
 mod bench_sample;
 mod bench_vs;
 mod bench_width;
@@ -24,6 +25,7 @@ mod quantize;
 mod run;
 mod techniques;
 mod tokenize;
+mod widths;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -71,6 +73,16 @@ impl Ctx {
         }
         Ok(())
     }
+}
+
+/// A row of a workload without an engine, and what it is worth: [`Ctx::decision_grade`].
+#[derive(serde::Serialize)]
+pub struct Graded<'a, T> {
+    /// the row
+    #[serde(flatten)]
+    pub row: &'a T,
+    /// the machine's lock was held
+    pub decision_grade: bool,
 }
 
 /// Threads when nothing is said.
