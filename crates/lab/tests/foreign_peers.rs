@@ -6,6 +6,7 @@
 //! ```
 //!
 //! `TAMP_ENGINES` names other entries of `lab/engines.toml`, separated by commas.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

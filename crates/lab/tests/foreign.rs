@@ -1,16 +1,16 @@
-//! Scripted servers and small programs in the place of engines.
+//! Foreign engines: scripted servers and small programs in their place.
+#![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use super::*;
+use tamp_base::record::{SAMPLE, Sample};
+use tamp_lab::foreign::{ASK, Ask, Engine, ForeignError, KIND, Prompt, engines, sample};
 
 /// What a scripted server does with a connection.
 #[derive(Clone)]
@@ -142,7 +142,7 @@ fn the_engine_is_given_our_ids_and_settings_and_its_own_fields() {
     let want = json!({"model": "m", "prompt": [504, 9575, 282], "max_tokens": 1, "temperature": 0.0, "seed": 7,
         "stream": true, "stream_options": {"include_usage": true}, "cache_prompt": false});
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), want);
-    assert_eq!((s.kind.as_str(), s.v, s.threads), (tamp_base::record::SAMPLE, 1, 2));
+    assert_eq!((s.kind.as_str(), s.v, s.threads), (SAMPLE, 1, 2));
     assert_eq!((s.requests[0].cached_tokens, s.requests[0].finish.as_str()), (1, "length"));
     assert_eq!(s.observed["same_ids"], json!(true));
 }
@@ -363,6 +363,7 @@ fn the_version_comes_from_where_the_entry_says() {
 /// Not a test: the server that the tests below start as another process. It has a child of its own.
 #[test]
 #[ignore = "a program for other tests"]
+#[expect(clippy::zombie_processes, reason = "it is there to be killed with its parent")]
 fn serve_for_another_test() {
     let port = std::env::args().find_map(|a| a.strip_prefix("port=")?.parse::<u16>().ok()).unwrap();
     let sleeper = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
@@ -392,19 +393,6 @@ fn serve_for_another_test() {
     }
 }
 
-/// Not a test: a lab that is killed while an engine runs.
-#[test]
-#[ignore = "a program for other tests"]
-fn start_and_wait_for_another_test() {
-    let argv = ["sh", "-c", "sleep 1000 & echo $$ $!; wait"].map(String::from);
-    let mut running = process::Running::start("x", &argv, &BTreeMap::new(), None).unwrap();
-    while running.log().trim().is_empty() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    println!("started {}", running.log().trim());
-    std::thread::sleep(Duration::from_secs(1000));
-}
-
 fn me() -> String {
     std::env::current_exe().unwrap().display().to_string()
 }
@@ -412,7 +400,7 @@ fn me() -> String {
 fn by_start(more: &str) -> Engine {
     let exe = me();
     engine(&format!(
-        "start = ['{exe}', \"foreign::tests::serve_for_another_test\", \"--exact\", \"--ignored\", \"--nocapture\", \"port={{port}}\"]
+        "start = ['{exe}', \"serve_for_another_test\", \"--exact\", \"--ignored\", \"--nocapture\", \"port={{port}}\"]
 ready = \"/health\"\nids = true\n{more}"
     ))
 }
@@ -420,14 +408,6 @@ ready = \"/health\"\nids = true\n{more}"
 fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, s)| !s.trim_start().starts_with(['Z', 'X']))
-}
-
-fn dies(pid: u32) -> bool {
-    let since = Instant::now();
-    while lives(pid) && since.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    !lives(pid)
 }
 
 #[test]
@@ -478,50 +458,6 @@ fn a_server_that_does_not_start_end_or_get_ready_is_told_apart_and_leaves_nothin
     assert!(!lives(std::fs::read_to_string(file).unwrap().trim().parse().unwrap()));
 }
 
-#[test]
-fn a_server_that_is_asked_to_end_may_say_goodbye_and_one_that_ignores_it_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
-    let bye = folder.path().join("bye");
-    let start = |script: String| {
-        let argv = ["sh".to_string(), "-c".to_string(), script];
-        let mut r = process::Running::start("x", &argv, &BTreeMap::new(), None).unwrap();
-        while r.log().is_empty() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        r
-    };
-    let polite = start(format!(
-        "trap \"echo bye > '{}'; exit\" TERM; echo up; while :; do sleep 0.02; done",
-        bye.display()
-    ));
-    polite.stop(Some(Duration::from_secs(30))).unwrap();
-    assert_eq!(std::fs::read_to_string(&bye).unwrap(), "bye\n");
-    let deaf = start("trap '' TERM; echo up; while :; do sleep 0.02; done".into());
-    let id = deaf.id();
-    deaf.stop(Some(Duration::from_millis(100))).unwrap();
-    assert!(!lives(id));
-}
-
-#[test]
-fn an_engine_does_not_outlive_a_lab_that_is_killed() {
-    if cfg!(not(unix)) {
-        return;
-    }
-    let mut lab: Child = Command::new(me())
-        .args(["foreign::tests::start_and_wait_for_another_test", "--exact", "--ignored", "--nocapture"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(lab.stdout.take().unwrap()).lines();
-    let line =
-        lines.map_while(Result::ok).find_map(|l| l.strip_prefix("started ").map(str::to_string)).unwrap();
-    let pids: Vec<u32> = line.split(' ').map(|p| p.parse().unwrap()).collect();
-    assert!(pids.iter().all(|&p| lives(p)));
-    lab.kill().unwrap();
-    lab.wait().unwrap();
-    assert!(pids.iter().all(|&p| dies(p)), "{pids:?}");
-}
-
 /// A command that prints `row` after some noise.
 fn by_command(row: &Value, more: &str) -> Result<Sample, ForeignError> {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -558,8 +494,8 @@ fn the_question_of_a_command_is_the_whole_ask() {
 
 #[test]
 fn a_row_that_does_not_answer_the_question_is_refused() {
-    let mut edits: Vec<(Box<dyn Fn(&mut Value)>, &str)> = Vec::new();
-    let mut edit = |f: fn(&mut Value), said| edits.push((Box::new(f), said));
+    let mut edits = Vec::new();
+    let mut edit = |f: fn(&mut Value), said| edits.push((f, said));
     edit(|r| r["kind"] = json!("other"), "is `other`");
     edit(|r| r["v"] = json!(2), "version 2");
     edit(|r| r["threads"] = json!(4), "4 threads instead of 2");
