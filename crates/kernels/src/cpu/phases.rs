@@ -164,9 +164,12 @@ pub fn gate(cpu: &Cpu, w: &FfnWeights<Cpu>, n: usize, buf: &mut Buf) {
                 // SAFETY: a tile is handed out once.
                 unsafe { multiply_into(&w.gate.w, tile, count, &inputs, ff, w.gate.bias.as_ref(), false) };
                 multiply(&w.up.w, tile, count, &inputs, |tile, r, values| {
-                    let up = with_bias(&w.up, tile, values);
+                    let mut up = with_bias(&w.up, tile, values);
+                    // Behind the width the gate is zero, but zero weights times NaN are not: nothing but zeros may
+                    // stay there for the next batch.
+                    up[ROWS.min(w.up.w.rows - tile * ROWS)..].fill(0.0);
                     // SAFETY: rows are a multiple of 256 wide, so 16 values from a tile's start are in bounds; this
-                    // worker owns the tile. Behind the width gate and up are zero, and so is the product.
+                    // worker owns the tile.
                     unsafe { (cpu.rung.silu_mul)(ff.part(r, tile * ROWS, ROWS).as_mut_ptr(), up.as_ptr()) };
                 });
             }
