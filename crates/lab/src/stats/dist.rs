@@ -12,7 +12,7 @@ pub fn normal_quantile(p: f64) -> f64 {
         -3.969683028665376e1,
         2.209460984245205e2,
         -2.759285104469687e2,
-        1.383577518672690e2,
+        1.38357751867269e2,
         -3.066479806614716e1,
         2.506628277459239,
     ];
@@ -32,7 +32,7 @@ pub fn normal_quantile(p: f64) -> f64 {
         2.938163982698783,
     ];
     const D: [f64; 4] = [7.784695709041462e-3, 3.224671290700398e-1, 2.445134137142996, 3.754408661907416];
-    if !(p > 0.0) {
+    if p.is_nan() || p <= 0.0 {
         return f64::NEG_INFINITY;
     }
     if p >= 1.0 {
@@ -65,7 +65,7 @@ pub fn t_cdf(t: f64, dof: f64) -> f64 {
 
 /// The t with P(T > t) = `tail` (0 < tail < 0.5), by bisection on the tail. ∞ without degrees of freedom.
 pub fn t_upper(tail: f64, dof: usize) -> f64 {
-    if dof == 0 || !(tail > 0.0) {
+    if dof == 0 || tail.is_nan() || tail <= 0.0 {
         return f64::INFINITY;
     }
     let (mut lo, mut hi) = (0.0, 1.0);

@@ -13,7 +13,9 @@ pub mod design;
 pub mod dist;
 pub mod judge;
 pub mod null;
+pub mod paired;
 pub mod rng;
+pub mod sequential;
 
 /// Version of the statistics. A verdict stores it; a change of any figure they give raises it.
 pub const VERSION: u32 = 1;
@@ -57,6 +59,16 @@ pub enum Error {
         pairs: usize,
         /// pairs that are needed
         need: usize,
+    },
+    /// Looks out of order.
+    #[error(
+        "a look after {pairs} pairs is not after the one before it, or all {pairs_max} pairs were already looked at"
+    )]
+    Looks {
+        /// pairs at that look
+        pairs: usize,
+        /// pairs at which the run ends
+        pairs_max: usize,
     },
     /// A level outside 0..1.
     #[error("{0} is no level; it must lie between 0 and 1")]
@@ -130,7 +142,7 @@ pub struct Gate {
 }
 
 /// One place in a run: the `position`-th process of a block, and which arm runs there (0 is the control).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot {
     /// from 0
     pub block: usize,
