@@ -30,7 +30,8 @@ pub struct Sample {
     pub plan: Option<serde_json::Value>,
     /// worker threads
     pub threads: usize,
-    /// milliseconds by phase: `load`, `repack`, `plan`, `start_to_ready`
+    /// milliseconds by phase: `load`, `repack`, `plan`, `start_to_ready`, `warm` (uncounted requests), `total` (start
+    /// of the process to the end of the last probe)
     #[serde(default)]
     pub phases_ms: BTreeMap<String, f64>,
     /// the read ceiling of this process
@@ -38,6 +39,9 @@ pub struct Sample {
     pub ceiling: Option<Ceiling>,
     /// the measured requests, in the order they ran
     pub requests: Vec<RequestRun>,
+    /// how tokens were chosen, the seed included, in the engine's own words
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<serde_json::Value>,
     /// work of the measured requests
     #[serde(default)]
     pub work: Work,
@@ -106,7 +110,8 @@ pub struct RequestRun {
     /// first forward → first token, ns; 0 when an engine does not tell it
     #[serde(default)]
     pub prefill_ns: u64,
-    /// time between one token and the next, ns; one fewer than the tokens
+    /// time between one token and the next, ns; one fewer than the tokens, and one more where an end token, which is
+    /// not among them, ended the answer
     pub token_ns: Vec<u64>,
     /// receipt → last token, ns
     pub total_ns: u64,

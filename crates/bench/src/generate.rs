@@ -75,13 +75,13 @@ pub struct GenerateRow {
 
 /// What a run that uses what it has does not move.
 #[derive(Clone, Copy, PartialEq)]
-struct Bindings {
-    plans: u64,
-    matrices: u64,
+pub(crate) struct Bindings {
+    pub plans: u64,
+    pub matrices: u64,
 }
 
 impl Bindings {
-    fn now<D: Device>(s: &Subject<'_, D>) -> Self {
+    pub fn now<D: Device>(s: &Subject<'_, D>) -> Self {
         Bindings { plans: tamp_engine::plan::made(), matrices: s.engine.model().device().made() }
     }
 }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn row(engine: &mut Engine<Cpu>, pool: &Pool) -> GenerateRow {
-        let mut s = Subject { engine, pool, load: crate::LoadTimes::default() };
+        let mut s = Subject { engine, pool, load: crate::LoadTimes::default(), decision_grade: false };
         generate(&mut s, &[1, 40, 50], 8, 0, 2).unwrap()
     }
 

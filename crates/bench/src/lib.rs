@@ -6,6 +6,7 @@
 //! | [`single`] | one stream: prefill, decode |
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
+//! | [`sample`] | one process, one record: what the lab spawns |
 //! | [`ops`] | the published operations, ours beside them |
 //! | [`vs`] | another engine in turn with ours, on the same file and token ids |
 //! | [`width`] | what more rows cost, by block format and in the whole engine |
@@ -17,6 +18,7 @@ pub mod ceiling;
 pub mod generate;
 pub mod ops;
 pub mod prompt;
+pub mod sample;
 pub mod single;
 pub mod stats;
 pub mod vs;
@@ -39,6 +41,8 @@ pub struct Subject<'a, D: Device> {
     pub pool: &'a Pool,
     /// what loading took
     pub load: LoadTimes,
+    /// the lock of the machine is held while this is measured
+    pub decision_grade: bool,
 }
 
 /// Milliseconds from the file to a ready engine.
@@ -73,6 +77,14 @@ pub enum BenchError {
         /// tokens asked
         want: usize,
     },
+    /// No such pinned prompt.
+    #[error("there is no prompt `{name}`; known: {known}")]
+    Prompt {
+        /// what was asked
+        name: String,
+        /// the known ones
+        known: String,
+    },
     /// The other engine failed.
     #[error("{0}")]
     Peer(String),
@@ -104,7 +116,7 @@ pub struct Facts {
     /// what loading took
     #[serde(flatten)]
     pub load: LoadTimes,
-    /// taken without the machine lock of the lab
+    /// taken while the lock of the machine was held
     pub decision_grade: bool,
 }
 
@@ -125,7 +137,7 @@ impl<D: Device> Subject<'_, D> {
             plan_hash: plan.hash.clone(),
             threads: self.pool.threads(),
             load: self.load,
-            decision_grade: false,
+            decision_grade: self.decision_grade,
         }
     }
 

@@ -35,7 +35,7 @@ fn subject(ctx: usize, batch: usize) -> (Engine<Cpu>, Arc<Pool>) {
 fn each_width_is_steps_of_exactly_that_many_streams_in_every_round() {
     let rounds = 2;
     let (mut e, pool) = subject(engine::positions(rounds), engine::STREAMS);
-    let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default() };
+    let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default(), decision_grade: true };
     let row = engine::engine(&mut s, PROSE, rounds).unwrap();
     assert_eq!(row.points.iter().map(|p| p.rows).collect::<Vec<_>>(), WIDTHS);
     assert!(row.points.iter().all(|p| p.samples.len() == rounds && p.ms > 0.0));
@@ -51,7 +51,7 @@ fn each_width_is_steps_of_exactly_that_many_streams_in_every_round() {
 fn decoding_at_a_depth_counts_the_weights_of_the_decode_steps_alone() {
     let (mut e, pool) = subject(600, 1);
     let full = e.model().weight_bytes();
-    let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default() };
+    let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default(), decision_grade: true };
     // 500 tokens of prompt are two chunks of 256, the first of which reads no head.
     for depth in [32, 500] {
         let row = single::decode(&mut s, PROSE, depth, 9, 2).unwrap();
@@ -90,7 +90,7 @@ fn a_pair_is_one_sample_of_each_side_on_the_same_ids_and_the_ratio_is_taken_with
         [(Work::Decode, 1, 6), (Work::Prefill, 1, 1), (Work::Batch, 3, 6), (Work::Context, 1, 6)]
     {
         let (mut e, pool) = subject(128, streams);
-        let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default() };
+        let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default(), decision_grade: true };
         let load = Load { work, prompt: 40, tokens, streams };
         let ask = Ask::new(&s, PROSE, load).unwrap();
         assert!(ask.ids.len() == streams && ask.ids.iter().all(|i| i.len() == 40));

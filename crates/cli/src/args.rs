@@ -50,8 +50,7 @@ pub enum Command {
     /// Talks with a model in the terminal
     Chat(ChatArgs),
     /// Measures: whole requests, decode, prefill, batches, what more rows cost
-    #[command(subcommand)]
-    Bench(BenchCommand),
+    Bench(Bench),
     /// Shows the plan before it runs: kernels, formats, memory, settings and where they came from
     Explain(ExplainArgs),
     /// Fetches a model: smollm2, a name of --catalog, or hf:org/repo/file.gguf[@revision]

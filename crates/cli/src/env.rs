@@ -13,6 +13,10 @@ pub struct Env {
     pub hub_token: Option<String>,
     /// `NO_COLOR` is set and not empty, or `TERM=dumb`
     pub plain: bool,
+    /// `TAMP_LOCK`: another file for the machine's lock, for tests and for containers that share one
+    pub lock: PathBuf,
+    /// `TAMP_LAB_HOLDER`: the process that holds the lock for this one, as it says
+    pub holder: Option<u32>,
     /// the platform's data folder for tamp: store and chat history
     pub data_dir: Option<PathBuf>,
     /// the platform's cache folder for tamp: which bundles were verified
@@ -31,6 +35,11 @@ impl Env {
             hub: text("HF_ENDPOINT"),
             hub_token: text("HF_TOKEN"),
             plain: text("NO_COLOR").is_some() || text("TERM").is_some_and(|t| t == "dumb"),
+            lock: std::env::var_os("TAMP_LOCK").filter(|v| !v.is_empty()).map_or_else(
+                || tamp_lab::lock::folder(&std::env::temp_dir()).join(tamp_lab::lock::FILE),
+                PathBuf::from,
+            ),
+            holder: text("TAMP_LAB_HOLDER").and_then(|v| v.parse().ok()),
             data_dir: dirs.as_ref().map(|d| d.data_dir().to_path_buf()),
             cache_dir: dirs.as_ref().map(|d| d.cache_dir().to_path_buf()),
             config_dir: dirs.as_ref().map(|d| d.config_dir().to_path_buf()),

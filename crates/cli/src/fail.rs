@@ -126,11 +126,17 @@ fn model(e: &tamp_model::ModelError) -> Option<Fail> {
     matches!(e, M::Missing(_) | M::Shape { .. } | M::Config(_) | M::Meta(_)).then(|| Fail::file(e))
 }
 
+impl From<tamp_lab::lock::LockError> for Fail {
+    fn from(e: tamp_lab::lock::LockError) -> Self {
+        Fail::file(e)
+    }
+}
+
 impl From<BenchError> for Fail {
     fn from(e: BenchError) -> Self {
         match e {
             BenchError::Engine(e) => e.into(),
-            BenchError::Text { .. } => Fail::usage(e),
+            BenchError::Text { .. } | BenchError::Prompt { .. } => Fail::usage(e),
             BenchError::NoPeer(_) => Fail::file(e),
             _ => Fail::new(Code::Other, e),
         }

@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use common::{Ran, last_json, ran, tamp};
+use tamp_base::record::{SAMPLE, Sample};
 use tamp_weights::testing::{Arch, tiny};
 
 fn bench(home: &Path, args: &[&str]) -> Ran {
@@ -98,4 +101,135 @@ fn decode_takes_a_depth_and_refuses_one_that_its_text_cannot_fill() {
     std::fs::write(home.path().join("short.txt"), "too short").unwrap();
     let r = bench(home.path(), &["decode", "m.gguf", "--depth", "300", "--prompt-file", "short.txt"]);
     assert!(r.code == 2 && r.err.contains("--prompt-file"), "{}", r.err);
+}
+
+#[test]
+fn a_sample_is_one_record_of_what_was_seen_and_pins_its_prompts_by_their_ids() {
+    let home = home();
+    let args = ["sample", "m.gguf", "--prompts", "short,code-edit", "--repeats", "2", "-n", "5", "--json"];
+    let r = bench(home.path(), &args);
+    assert_eq!((r.code, r.out.lines().count()), (0, 1), "{}", r.err);
+    let s: Sample = serde_json::from_str(&r.out).unwrap();
+    assert_eq!((s.kind.as_str(), s.v, s.engine.name.as_str(), s.threads), (SAMPLE, 1, "tamp", 1));
+    assert!(s.decision_grade, "nobody else holds the lock: {}", r.err);
+    assert!(s.more.is_empty(), "fields that the record does not know: {:?}", s.more);
+    let names: Vec<&str> = s.requests.iter().map(|r| r.prompt.as_str()).collect();
+    assert_eq!(names, ["short", "code-edit", "short", "code-edit"]);
+    // The same prompt gives the same tokens again; two prompts have two hashes.
+    assert_eq!(s.requests[0].tokens, s.requests[2].tokens);
+    assert_eq!(s.requests[0].prompt_hash, s.requests[2].prompt_hash);
+    assert_ne!(s.requests[0].prompt_hash, s.requests[1].prompt_hash);
+    for q in &s.requests {
+        assert_eq!((q.tokens.len(), q.token_ns.len(), q.finish.as_str()), (5, 4, "length"));
+        assert!(q.prefill_ns > 0 && q.first_token_ns >= q.prefill_ns && q.cached_tokens == 0);
+        assert_eq!(q.total_ns, q.first_token_ns + q.token_ns.iter().sum::<u64>());
+    }
+    // Work is that of the measured requests alone: the prompt in chunks of 256, then four tokens one by one.
+    let rows: usize = s.requests.iter().map(|q| q.prompt_tokens + 4).sum();
+    let forwards: usize = s.requests.iter().map(|q| q.prompt_tokens.div_ceil(256) + 4).sum();
+    assert_eq!((s.work.target_forwards as usize, s.work.target_positions as usize), (forwards, rows));
+    let seen = |name: &str| s.observed.get(name).unwrap_or_else(|| panic!("{name} in {:?}", s.observed));
+    for (name, value) in [("fallbacks", 0), ("target_trunks", 1), ("plans_rebuilt", 0), ("steps", forwards)] {
+        assert_eq!(seen(name), value, "{name}");
+    }
+    assert_eq!((seen("weights_from"), seen("cached_bindings_enabled")), (&"repacked".into(), &true.into()));
+    assert_eq!(seen("backend.head"), seen("head_backend"));
+    assert!(s.counters.contains_key("spec.propose.none"), "{:?}", s.counters);
+    let ceiling = s.ceiling.as_ref().unwrap();
+    assert!(ceiling.before_gb_s > 0.0 && ceiling.after_gb_s > 0.0 && ceiling.weight_bytes > 0);
+    assert!(s.memory_peak.is_none_or(|b| b > 1 << 20) && s.metrics()["decode_tok_s"] > 0.0);
+    assert_eq!(s.plan_hash, s.plan.as_ref().unwrap()["hash"].as_str().unwrap());
+    assert!(s.phases_ms["start_to_ready"] > 0.0 && s.phases_ms["total"] > s.phases_ms["start_to_ready"]);
+}
+
+#[test]
+fn ids_that_bench_prompts_printed_are_the_prompt_that_the_name_stands_for() {
+    let home = home();
+    let of = |r: &Ran| -> Sample { serde_json::from_str(r.out.lines().last().unwrap()).unwrap() };
+    let printed =
+        ran(tamp(home.path()).args(["bench", "prompts", "m.gguf", "--prompt-tokens", "7", "--json"]));
+    let ids = home.path().join("ids.json");
+    std::fs::write(&ids, &printed.out).unwrap();
+    let quick = ["-n", "2", "--warmup", "0", "--no-ceiling", "--json"];
+    let file = ["sample", "m.gguf", "--ids", "ids.json", "--prompts", "prose"];
+    let by_ids = of(&bench(home.path(), &[&file[..], &quick].concat()));
+    let name = ["sample", "m.gguf", "--prompts", "prose", "--prompt-tokens", "7"];
+    let by_name = of(&bench(home.path(), &[&name[..], &quick].concat()));
+    assert_eq!(by_ids.requests[0].prompt_hash, by_name.requests[0].prompt_hash);
+    assert_eq!((by_ids.requests[0].prompt_tokens, by_ids.ceiling.is_none()), (7, true));
+    let record = last_json(&printed);
+    assert_eq!(record["hashes"]["prose"], by_ids.requests[0].prompt_hash);
+    std::fs::write(&ids, record["prompts"]["prose"].to_string()).unwrap();
+    let bare = of(&bench(home.path(), &[&["sample", "m.gguf", "--ids", "ids.json"][..], &quick].concat()));
+    assert_eq!(bare.requests[0].prompt_hash, by_name.requests[0].prompt_hash);
+}
+
+#[test]
+fn a_sample_that_cannot_be_is_refused_in_a_sentence_before_anything_is_measured() {
+    let home = home();
+    std::fs::write(home.path().join("list.json"), "[1, 2, -3]").unwrap();
+    std::fs::write(home.path().join("other.json"), r#"{"kind":"x","v":1,"prompts":{}}"#).unwrap();
+    std::fs::write(home.path().join("far.json"), "[4000000000]").unwrap();
+    for (args, code, says) in [
+        (
+            &["--ctx", "64", "--prompts", "prose", "--prompt-tokens", "4"][..],
+            5,
+            "4 prompt tokens and 64 new tokens need 68 positions, more than the context of 64",
+        ),
+        (&["--prompts", "shrt"], 2, "no prompt `shrt`; known: short, prose, long, code-edit, chat"),
+        (&["--prompts", "short", "--prompt-tokens", "900"], 2, "900 are asked for"),
+        (&["--ids", "list.json"], 2, "a list of token ids"),
+        (&["--ids", "other.json"], 2, "neither a list"),
+        (&["--ids", "far.json"], 5, "4000000000"),
+        (&["--ids", "none.json"], 3, "none.json"),
+        (&["--temperature", "-1"], 2, "temperature"),
+    ] {
+        let r = bench(home.path(), &[&["sample", "m.gguf"][..], args].concat());
+        assert_eq!(r.code, code, "{args:?}: {}", r.err);
+        assert!(r.err.contains(says) && r.out.is_empty(), "{args:?}: {}\n{}", r.err, r.out);
+    }
+}
+
+#[test]
+fn a_figure_taken_beside_another_measurement_is_not_decision_grade_unless_that_one_is_the_lab_above_it() {
+    let home = home();
+    let lock = home.path().join("lock");
+    let quick = ["sample", "m.gguf", "-n", "2", "--warmup", "0", "--no-ceiling", "--json", "--threads", "1"];
+    let graded = |c: &mut std::process::Command| {
+        let r = ran(c.arg("bench").args(quick));
+        assert_eq!(r.code, 0, "{}", r.err);
+        (last_json(&r)["decision_grade"].as_bool().unwrap(), r.err)
+    };
+    assert!(graded(&mut tamp(home.path())).0, "the machine is free");
+    // This process is the lab: it holds the lock, and says so to its children.
+    let held = match tamp_lab::lock::try_take(&lock, "a test").unwrap() {
+        tamp_lab::lock::Tried::Taken(held) => held,
+        other => panic!("{other:?}"),
+    };
+    let (grade, said) = graded(&mut tamp(home.path()));
+    let me = std::process::id();
+    assert!(!grade && said.contains(&format!("process {me} (`a test`)")), "{said}");
+    let (grade, said) = graded(tamp(home.path()).env("TAMP_LAB_HOLDER", me.to_string()));
+    assert!(grade && said.is_empty(), "{said}");
+    let (grade, said) = graded(tamp(home.path()).env("TAMP_LAB_HOLDER", (me + 1).to_string()));
+    assert!(!grade && said.contains("and it does not"), "{said}");
+    // Every workload grades its figures.
+    let r = last_json(&ran(
+        tamp(home.path()).args(["bench", "batch", "m.gguf", "--tokens", "2", "--batch", "1", "--json"])
+    ));
+    assert_eq!(r["decision_grade"], false);
+    // Who waits starts when the holder lets go.
+    let mut waiting = tamp(home.path());
+    waiting.arg("bench").args(quick).arg("--wait").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut waiting = waiting.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(waiting.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("waiting: ") && waiting.try_wait().unwrap().is_none(), "{said}");
+    drop(held);
+    let out = waiting.wait_with_output().unwrap();
+    let row: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(out.status.success() && row["decision_grade"] == true);
+    // A lab that is gone holds nothing, whatever the environment still says.
+    let (grade, _) = graded(tamp(home.path()).env("TAMP_LAB_HOLDER", me.to_string()));
+    assert!(!grade);
 }

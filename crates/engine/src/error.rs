@@ -35,8 +35,9 @@ pub enum EngineError {
     },
     /// Prompt and answer do not fit together.
     #[error(
-        "{prompt} prompt tokens and {max_tokens} new tokens are more than the context of {ctx}; \
-         use a smaller --max-tokens or a larger --ctx"
+        "{prompt} prompt tokens and {max_tokens} new tokens need {} positions, more than the context of {ctx}; \
+         use a smaller --max-tokens or a larger --ctx",
+        .prompt.saturating_add(*.max_tokens)
     )]
     TooLong {
         /// tokens of the prompt

@@ -53,6 +53,7 @@ pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Event, Request};
 pub use rooms::{residency, rooms};
+pub use tamp_sample::{FinishReason, Params};
 pub use turn::Turn;
 
 /// Rows of the head computed at once. A weight row is read once per this many; more rows only grow the scratch.
@@ -334,6 +335,11 @@ impl<D: Device> Engine<D> {
     /// The loaded model.
     pub fn model(&self) -> &Model<D> {
         &self.models[0]
+    }
+
+    /// Models whose weights are resident to answer requests; a second one would be a draft's or a twin.
+    pub fn trunks(&self) -> usize {
+        self.models.len()
     }
 
     /// Positions per sequence.

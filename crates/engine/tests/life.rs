@@ -101,7 +101,7 @@ fn what_cannot_work_is_refused_in_one_sentence() {
     );
     refuse(
         request(prompt(1, 90), 11, greedy()),
-        "90 prompt tokens and 11 new tokens are more than the context of 100; use a smaller --max-tokens or a \
+        "90 prompt tokens and 11 new tokens need 101 positions, more than the context of 100; use a smaller --max-tokens or a \
          larger --ctx",
     );
     refuse(

@@ -13,6 +13,7 @@
 //! | [`stats`] | orders, paired ratios, intervals, floors, looks, drift; the self-test |
 //! | [`verdict`] | from records to one of eight verdicts |
 //! | [`ledger`], [`record`] | rows and records that are only added to |
+//! | [`replay`] | the same records give the same verdict |
 //! | [`why`], [`queue`] | what is known, who may run |
 //! | [`foreign`] | engines that are not ours as arms |
 //! | [`report`] | one page of plots |
@@ -23,10 +24,12 @@ pub mod check;
 pub mod foreign;
 pub mod host;
 pub mod ledger;
+pub mod lock;
 pub mod observe;
 pub mod quality;
 pub mod queue;
 pub mod record;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod spec;

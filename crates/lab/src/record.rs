@@ -107,6 +107,31 @@ impl RunRecord {
         self.sample()?.metrics().get(name).copied()
     }
 
+    /// A record of a process that could not even be started.
+    pub fn unstarted(spec: &str, arm: &str, host: Host, now_ms: u64, why: String) -> RunRecord {
+        RunRecord {
+            kind: RUN.into(),
+            v: 1,
+            spec: spec.into(),
+            arm: arm.into(),
+            stage: Stage::Scout,
+            block: 0,
+            position: 0,
+            started_ms: now_ms,
+            took_ms: 0.0,
+            argv: Vec::new(),
+            binary: String::new(),
+            model: String::new(),
+            host,
+            quiet: Quiet::default(),
+            locked: false,
+            exit: None,
+            failed: Some(why),
+            stderr: String::new(),
+            samples: Vec::new(),
+        }
+    }
+
     /// Taken alone: under the lock and not beside others of the same run.
     pub fn alone(&self) -> bool {
         self.locked && self.samples.len() < 2

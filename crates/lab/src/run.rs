@@ -2,8 +2,6 @@
 //! Everything measured is in the ledger before the next thing starts, so a run that is stopped or killed goes on where
 //! it was.
 
-use std::collections::BTreeMap;
-
 use crate::bench::{At, Bench};
 use crate::ledger::{Body, Ledger, LedgerError, Row};
 use crate::record::{RunRecord, Stage, Store, StoreError};
@@ -137,19 +135,10 @@ impl Lab<'_> {
             let all = tried.iter().map(|a| blocked(spec, &a.name, by)).collect();
             return self.write(spec, at.attempt, None, all);
         }
-        let mut refused = BTreeMap::new();
-        for arm in spec.spec.arms() {
-            (self.watch)(Event::Stage(&format!("preparing {}", arm.name)));
-            if let Err(why) = self.bench.prepare(spec, &arm) {
-                refused.insert(arm.name.clone(), why);
-            }
-        }
-        if refused.is_empty() {
-            self.scout(spec, &mut at)?;
-        }
+        self.scout(spec, &mut at)?;
         // What cannot count is decided before anybody waits for it.
         let look = |at: &Standing, null: Option<&Null>, last: bool| -> Vec<Decision> {
-            let e = |tried| Evidence { spec, tried, records: &at.records, voided: at.voided, refused: &refused, null, last };
+            let e = |tried| Evidence { spec, tried, records: &at.records, voided: at.voided, null, last };
             (0..tried.len()).map(|i| decide(e(i))).collect()
         };
         let first = look(&at, None, false);
@@ -218,10 +207,10 @@ impl Lab<'_> {
         for (_, what, records, void) in measured.into_iter().filter(|m| m.0 == at.attempt) {
             at.blocks += usize::from(what.starts_with("block"));
             at.closed |= what == "closing";
-            if void {
-                at.voided += 1;
-            } else {
+            if !void {
                 at.records.extend(self.store.get(records)?);
+            } else if what.starts_with("block") {
+                at.voided += 1;
             }
         }
         Ok(at)
@@ -234,10 +223,10 @@ impl Lab<'_> {
         }
         let voided = void.is_some();
         self.add(Body::Measured { spec: spec.id.clone(), what: what.into(), records: hash, void, attempt: at.attempt })?;
-        if voided {
-            at.voided += 1;
-        } else {
+        if !voided {
             at.records.extend(records);
+        } else if what.starts_with("block") {
+            at.voided += 1;
         }
         Ok(())
     }
@@ -252,19 +241,27 @@ impl Lab<'_> {
     }
 
     fn scout(&mut self, spec: &Frozen, at: &mut Standing) -> Result<(), LabError> {
-        if at.records.iter().any(|r| r.stage == Stage::Scout) {
-            return Ok(());
-        }
-        (self.watch)(Event::Stage("one look at each arm"));
+        let looked = at.records.iter().any(|r| r.stage == Stage::Scout);
         let mut records = Vec::new();
         for (i, arm) in spec.spec.arms().iter().enumerate() {
-            let slot = At { stage: Stage::Scout, block: 0, position: i as u32 };
-            records.push(self.sample(spec, arm, slot, at));
+            (self.watch)(Event::Stage(&format!("one look at {}", arm.name)));
+            match self.bench.prepare(spec, arm) {
+                Ok(()) if looked => continue,
+                Ok(()) => {
+                    let slot = At { stage: Stage::Scout, block: 0, position: i as u32 };
+                    records.push(self.sample(spec, arm, slot, at));
+                }
+                Err(why) if looked => return Err(LabError::Waits(why)),
+                Err(why) => {
+                    let (host, now) = (self.bench.host(), self.bench.now_ms());
+                    records.push(RunRecord::unstarted(&spec.id, &arm.name, host, now, why));
+                }
+            }
             if (self.stop)() {
                 return Err(LabError::Stopped(0, spec.spec.pairs()[1]));
             }
         }
-        self.keep(spec, at, "scout", records, None)
+        if looked { Ok(()) } else { self.keep(spec, at, "scout", records, None) }
     }
 
     fn bracket(&mut self, spec: &Frozen, control: &Arm, stage: Stage, at: &mut Standing) -> Result<(), LabError> {
@@ -277,9 +274,7 @@ impl Lab<'_> {
         }
         // A disturbed bracket is kept out of the drift test, not measured again: time has moved on.
         let void = self.bench.disturbed(spec, &record);
-        let voided = at.voided;
         self.keep(spec, at, what, vec![record], void)?;
-        at.voided = voided;
         at.closed |= stage == Stage::Closing;
         Ok(())
     }

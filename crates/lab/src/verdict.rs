@@ -75,8 +75,6 @@ pub struct Evidence<'a> {
     pub records: &'a [RunRecord],
     /// blocks that were disturbed and do not count
     pub voided: usize,
-    /// reasons why a sample could not be had at all, by arm
-    pub refused: &'a BTreeMap<String, String>,
     /// what the machine resolves
     pub null: Option<&'a Null>,
     /// no more blocks will come, whatever the interval says
@@ -195,8 +193,7 @@ impl Decision {
 
 /// A decision without a measurement: what an experiment needs does not exist.
 pub fn blocked(spec: &Frozen, candidate: &str, by: &Blocker) -> Decision {
-    let none = BTreeMap::new();
-    let e = Evidence { spec, tried: 0, records: &[], voided: 0, refused: &none, null: None, last: true };
+    let e = Evidence { spec, tried: 0, records: &[], voided: 0, null: None, last: true };
     let mut d = Decision::open(&e, candidate);
     d.settle(Verdict::Block, "blocked", format!("needs {}", by.needs));
     d.blocker = Some(by.clone());
@@ -218,7 +215,7 @@ pub fn decide(e: Evidence<'_>) -> Decision {
     let counted = if ct.is_empty() { Pair { control: &sc, candidate: &st } } else { Pair { control: &cc, candidate: &ct } };
     let scouted = Pair { control: &sc, candidate: &st };
 
-    could_run(&mut d, &e, control, candidate, &[&sc, &st, &cc, &ct]);
+    could_run(&mut d, control, candidate, &[&sc, &st, &cc, &ct]);
     if d.verdict.is_none() {
         declared(&mut d, &e, control, candidate, counted);
         if let Some(f) = check::above_ceiling(&[counted.control, counted.candidate].concat()) {
@@ -234,22 +231,21 @@ pub fn decide(e: Evidence<'_>) -> Decision {
     d
 }
 
-/// Processes that refused or failed.
-fn could_run(d: &mut Decision, e: &Evidence<'_>, control: &Arm, candidate: &Arm, all: &[&[&RunRecord]]) {
+/// Processes that could not be started, refused, or failed.
+fn could_run(d: &mut Decision, control: &Arm, candidate: &Arm, all: &[&[&RunRecord]]) {
+    let failed = |arm: &Arm| {
+        let mut records = all.iter().flat_map(|r| r.iter());
+        records.find_map(|r| Some((*r, r.failed.clone().filter(|_| r.arm == arm.name)?)))
+    };
     for arm in [control, candidate] {
-        let Some(why) = e.refused.get(&arm.name) else { continue };
-        d.settle(Verdict::Block, "prepare", format!("the {} cannot be made ready: {why}", arm.name));
-        d.blocker = Some(Blocker { kind: BlockerKind::Runtime, needs: why.clone() });
-    }
-    let failed = |arm: &Arm| all.iter().flat_map(|r| r.iter()).find(|r| r.arm == arm.name && r.failed.is_some()).copied();
-    if let Some(r) = failed(control) {
-        let why = r.failed.as_deref().unwrap_or_default();
-        d.settle(Verdict::Void, "control", format!("the control did not run: {why}"));
-    }
-    if let Some(r) = failed(candidate) {
-        let why = r.failed.as_deref().unwrap_or_default();
-        if r.exit == Some(REFUSED) {
-            d.settle(Verdict::NotApplicable, "contract", format!("the plan refuses the candidate under this contract: {why}"));
+        let Some((r, why)) = failed(arm) else { continue };
+        if r.argv.is_empty() {
+            d.settle(Verdict::Block, "prepare", format!("{} cannot be made ready: {why}", arm.name));
+            d.blocker.get_or_insert(Blocker { kind: BlockerKind::Runtime, needs: why });
+        } else if arm.name == control.name {
+            d.settle(Verdict::Void, "control", format!("the control did not run: {why}"));
+        } else if r.exit == Some(REFUSED) {
+            d.settle(Verdict::NotApplicable, "contract", format!("the plan refuses it under this contract: {why}"));
         } else {
             d.settle(Verdict::Reject, "failure", format!("the candidate did not run: {why}"));
         }

@@ -6,9 +6,24 @@ use clap::{Args, Subcommand};
 
 use super::LoadArgs;
 
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Waits until no other measurement runs on this machine, instead of going on beside it
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub wait: bool,
+    /// The workload.
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
 /// Commands of `bench`.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
+    /// One fresh process, one record: what `tamp lab` spawns
+    Sample(BenchSampleArgs),
+    /// The token ids of the pinned prompts, to give another engine the same
+    Prompts(BenchPromptsArgs),
     /// Whole requests with one loaded engine
     Generate(BenchGenerateArgs),
     /// Tokens per second of one sequence
@@ -23,6 +38,77 @@ pub enum BenchCommand {
     Vs(BenchVsArgs),
     /// The 87 published operations: published, numpy, ours
     Ops(BenchOpsArgs),
+}
+
+impl BenchCommand {
+    /// Whether it times anything, and so wants the machine to itself.
+    pub fn measures(&self) -> bool {
+        !matches!(self, BenchCommand::Prompts(_))
+    }
+}
+
+/// Which prompts.
+#[derive(Debug, Args, Clone)]
+pub struct PromptArgs {
+    /// Pinned prompts: short, prose, long, code-edit, chat
+    #[arg(long, default_value = "short", value_delimiter = ',', value_name = "NAME,…")]
+    pub prompts: Vec<String>,
+    /// A text instead of the pinned prompts
+    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
+    pub prompt_file: Option<PathBuf>,
+    /// Cuts each prompt to this many tokens; prose and long have some 6000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: Option<u32>,
+}
+
+/// Arguments of `bench sample`.
+#[derive(Debug, Args)]
+pub struct BenchSampleArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Which prompts.
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// Token ids instead of text: a JSON list, or what `bench prompts --json` printed, of which --prompts are taken
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt_file", "prompt_tokens"])]
+    pub ids: Option<PathBuf>,
+    /// Requests before counting starts
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub warmup: u32,
+    /// Rounds over the prompts
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// New tokens per request
+    #[arg(short = 'n', long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// 0 always takes the likeliest token
+    #[arg(short, long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: f32,
+    /// The same seed gives the same tokens
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// The model's end token ends a request; without it each runs to its full length
+    #[arg(long)]
+    pub stop_at_eos: bool,
+    /// Leaves out the read ceiling before and after
+    #[arg(long)]
+    pub no_ceiling: bool,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench prompts`.
+#[derive(Debug, Args)]
+pub struct BenchPromptsArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Pinned prompts [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub prompts: Vec<String>,
+    /// Cuts each prompt to this many tokens; prose and long have some 6000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: Option<u32>,
 }
 
 /// Arguments of `bench decode`.

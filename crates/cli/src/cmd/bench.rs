@@ -8,7 +8,7 @@ use tamp_bench::{batch, generate, prompt as text, single};
 
 use crate::args::{BenchArgs, BenchBatchArgs, BenchCommand, BenchDecodeArgs, BenchGenerateArgs};
 use crate::cmd::load::{Loaded, Wish, load};
-use crate::cmd::{Ctx, bench_ops, bench_vs, bench_width, prompt};
+use crate::cmd::{Ctx, bench_ops, bench_sample, bench_vs, bench_width, prompt};
 use crate::fail::{At, Code, Done, Fail};
 use crate::say;
 
@@ -18,6 +18,8 @@ const SHORT: usize = 32;
 /// Runs a workload.
 pub fn run(ctx: &Ctx, command: &BenchCommand) -> Done {
     match command {
+        BenchCommand::Sample(a) => bench_sample::run(ctx, a),
+        BenchCommand::Prompts(a) => bench_sample::prompts(ctx, a),
         BenchCommand::Decode(a) => decode(ctx, a),
         BenchCommand::Prefill(a) => prefill(ctx, a),
         BenchCommand::Batch(a) => batches(ctx, a),

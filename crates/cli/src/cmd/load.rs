@@ -42,6 +42,8 @@ pub struct Loaded {
     pub first_token: Option<Instant>,
     /// the bundle, when the model is one
     pub bundle: Option<BundleFacts>,
+    /// see [`Ctx::decision_grade`]
+    pub decision_grade: bool,
 }
 
 impl Loaded {
@@ -53,7 +55,12 @@ impl Loaded {
 
     /// For the workloads.
     pub fn subject(&mut self) -> Subject<'_, Cpu> {
-        Subject { engine: &mut self.engine, pool: &self.pool, load: self.times }
+        Subject {
+            engine: &mut self.engine,
+            pool: &self.pool,
+            load: self.times,
+            decision_grade: self.decision_grade,
+        }
     }
 }
 
@@ -184,6 +191,7 @@ fn open(ctx: &Ctx, path: &Path, settings: Settings) -> Done<Loaded> {
         file_bytes,
         first_token: None,
         bundle,
+        decision_grade: ctx.decision_grade,
     })
 }
 

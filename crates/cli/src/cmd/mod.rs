@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod bench_ops;
+mod bench_sample;
 mod bench_vs;
 mod bench_width;
 mod bundle;
@@ -15,6 +16,7 @@ mod explain;
 mod generate;
 mod list;
 mod load;
+mod machine;
 mod prompt;
 mod pull;
 mod quantize;
@@ -50,6 +52,8 @@ pub struct Ctx {
     pub settings: Settings,
     /// the last line of stdout is JSON
     pub json: bool,
+    /// the machine's lock is held for what is measured
+    pub decision_grade: bool,
 }
 
 impl Ctx {
@@ -108,12 +112,13 @@ pub fn dispatch(cli: Cli, started: Instant) -> Done {
     }
     let env = Env::read();
     let g = &cli.global;
-    let ctx = Ctx {
+    let mut ctx = Ctx {
         started,
         store: Store::open(g.store.as_deref(), &env)?,
         ui: Ui::new(env.plain),
         settings: config::settings(&env, g.config.as_deref(), &g.uses, &g.sets)?,
         json: g.json,
+        decision_grade: false,
         env,
     };
     ctx.settings.check(&rooms())?;
@@ -127,8 +132,14 @@ pub fn dispatch(cli: Cli, started: Instant) -> Done {
         Command::Tokenize(a) => tokenize::run(&ctx, &a),
         Command::Techniques(a) => techniques::run(&ctx, &a),
         Command::Run(a) => run::run(&ctx, &a),
-        Command::Generate(a) => generate::run(&ctx, a),
-        Command::Bench(a) => bench::run(&ctx, &a),
+        Command::Generate(a) => {
+            let _lock = if a.benchmark_generate { machine::hold(&mut ctx, false)? } else { None };
+            generate::run(&ctx, a)
+        }
+        Command::Bench(a) => {
+            let _lock = if a.command.measures() { machine::hold(&mut ctx, a.wait)? } else { None };
+            bench::run(&ctx, &a.command)
+        }
         Command::Explain(a) => explain::run(&ctx, &a),
         Command::Chat(a) => chat::run(&ctx, &a),
         Command::Eval(EvalCommand::Ppl(a)) => eval::ppl(&ctx, &a),
