@@ -9,6 +9,7 @@
 //! | [`clock`] | injected time |
 //! | [`count`] | asked / declined / acted, and work counters |
 //! | [`record`] | the record of one measured process, shared by those who write it and those who judge |
+//! | [`wall`] | whether guessing and checking can pay: predicted from measured widths |
 #![forbid(unsafe_code)]
 
 pub mod card;
@@ -18,3 +19,4 @@ pub mod ids;
 pub mod meta;
 pub mod record;
 pub mod settings;
+pub mod wall;

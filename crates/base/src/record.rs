@@ -130,7 +130,7 @@ impl Sample {
     /// | `ttft_ms` | receipt → first token, median of the requests |
     /// | `median_token_ms`, `p95_token_ms`, `p99_token_ms` | of the times between tokens |
     /// | `load_ms`, `repack_ms`, `start_to_ready_ms`, … | the phases |
-    /// | `ceiling_fraction` | weight bytes per second of decode ÷ the higher ceiling |
+    /// | `ceiling_fraction` | weight bytes per second of decode steps ÷ the higher ceiling |
     /// | `bytes_per_token` | weight bytes read ÷ forwards |
     /// | `memory_peak_mb` | what the process held at most, 10⁶ bytes |
     pub fn metrics(&self) -> BTreeMap<String, f64> {
@@ -169,7 +169,9 @@ impl Sample {
         }
         if let Some(c) = &self.ceiling {
             put("ceiling_gb_s", c.before_gb_s.max(c.after_gb_s));
-            put("ceiling_fraction", decode * c.weight_bytes as f64 / 1e9 / c.before_gb_s.max(c.after_gb_s));
+            // Tokens of one step share its arrival, so a step is a time that is not 0.
+            let steps = gaps.iter().filter(|&&ms| ms > 0.0).count() as f64 * 1e3 / spent;
+            put("ceiling_fraction", steps * c.weight_bytes as f64 / 1e9 / c.before_gb_s.max(c.after_gb_s));
         }
         if let Some(peak) = self.memory_peak {
             put("memory_peak_mb", peak as f64 / 1e6);
@@ -219,6 +221,18 @@ mod tests {
         assert!((m["prefill_tok_s"] - 20.0 / 0.030).abs() < 1e-9);
         assert_eq!((m["ttft_ms"], m["median_token_ms"]), (30.0, 10.0));
         assert!(!m.contains_key("ceiling_fraction") && !m.contains_key("memory_peak_mb"));
+    }
+
+    #[test]
+    fn tokens_that_come_together_read_the_weights_once() {
+        let ceiling = Some(Ceiling { before_gb_s: 10.0, after_gb_s: 20.0, weight_bytes: 100_000_000 });
+        // Four tokens after the first in two steps of 10 ms: 400 MB would be read one by one, 200 MB were.
+        let s = Sample {
+            requests: vec![request(5, &[10_000_000, 0, 10_000_000, 0])],
+            ceiling,
+            ..Sample::default()
+        };
+        assert_eq!((s.metrics()["decode_tok_s"], s.metrics()["ceiling_fraction"]), (200.0, 0.5));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
 //! | [`sample`] | one process, one record: what the lab spawns |
+//! | [`prefix`] | what a shared beginning saves |
 //! | [`ops`] | the published operations, ours beside them |
 //! | [`vs`] | another engine in turn with ours, on the same file and token ids |
 //! | [`width`] | what more rows cost, by block format and in the whole engine |
@@ -17,6 +18,7 @@ pub mod batch;
 pub mod ceiling;
 pub mod generate;
 pub mod ops;
+pub mod prefix;
 pub mod prompt;
 pub mod sample;
 pub mod single;

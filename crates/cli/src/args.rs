@@ -1,6 +1,7 @@
 //! The words of the command line. Help and completions are printed from these.
 
 mod bench;
+mod lab;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::fail::EXIT_CODES;
 
 pub use bench::*;
+pub use lab::*;
 
 /// Runs language models on your own machine, measures how fast, and says why.
 #[derive(Debug, Parser)]
@@ -51,6 +53,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measures: whole requests, decode, prefill, batches, what more rows cost
     Bench(Bench),
+    /// Experiments that can fail: specs, runs, verdicts, the ledger, the report
+    Lab(LabArgs),
     /// Shows the plan before it runs: kernels, formats, memory, settings and where they came from
     Explain(ExplainArgs),
     /// Fetches a model: smollm2, a name of --catalog, or hf:org/repo/file.gguf[@revision]

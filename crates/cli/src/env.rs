@@ -26,6 +26,11 @@ pub struct Env {
 }
 
 impl Env {
+    /// A variable that the user's own file names, such as the key of a server.
+    pub fn named(name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|v| !v.is_empty())
+    }
+
     /// Reads the process environment.
     pub fn read() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());

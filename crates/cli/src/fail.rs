@@ -126,6 +126,26 @@ fn model(e: &tamp_model::ModelError) -> Option<Fail> {
     matches!(e, M::Missing(_) | M::Shape { .. } | M::Config(_) | M::Meta(_)).then(|| Fail::file(e))
 }
 
+/// Errors of the lab that are a matter of what was asked or of files.
+macro_rules! lab_errors {
+    ($($error:ty => $code:ident),* $(,)?) => {
+        $(impl From<$error> for Fail {
+            fn from(e: $error) -> Self {
+                Fail::new(Code::$code, e)
+            }
+        })*
+    };
+}
+
+lab_errors! {
+    tamp_lab::spec::SpecError => Usage,
+    tamp_lab::ledger::LedgerError => File,
+    tamp_lab::record::StoreError => File,
+    tamp_lab::replay::ReplayError => File,
+    tamp_lab::foreign::ForeignError => Usage,
+    tamp_lab::run::LabError => Other,
+}
+
 impl From<tamp_lab::lock::LockError> for Fail {
     fn from(e: tamp_lab::lock::LockError) -> Self {
         Fail::file(e)

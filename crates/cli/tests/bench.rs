@@ -9,6 +9,7 @@ use std::process::Stdio;
 
 use common::{Ran, last_json, ran, tamp};
 use tamp_base::record::{SAMPLE, Sample};
+use tamp_base::wall::{StepCost, WidthTable};
 use tamp_weights::testing::{Arch, tiny};
 
 fn bench(home: &Path, args: &[&str]) -> Ran {
@@ -232,4 +233,108 @@ fn a_figure_taken_beside_another_measurement_is_not_decision_grade_unless_that_o
     // A lab that is gone holds nothing, whatever the environment still says.
     let (grade, _) = graded(tamp(home.path()).env("TAMP_LAB_HOLDER", me.to_string()));
     assert!(!grade);
+}
+
+#[test]
+fn a_width_table_that_is_kept_tells_explain_what_a_draft_must_be_worth() {
+    let home = home();
+    let explain = |more: &[&str]| {
+        let r = ran(tamp(home.path()).args(["explain", "m.gguf", "--threads", "1"]).args(more));
+        assert_eq!(r.code, 0, "{}", r.err);
+        r
+    };
+    let before = explain(&[]).out;
+    assert!(
+        before.contains("verify wall: not measured") && before.contains("bench width m.gguf --save"),
+        "{before}"
+    );
+    assert!(last_json(&explain(&["--json"]))["wall"].is_null());
+
+    let r = bench(home.path(), &["width", "m.gguf", "--rounds", "1", "--save", "--json"]);
+    let printed: WidthTable = serde_json::from_str(r.out.lines().last().unwrap()).unwrap();
+    let widths = printed.widths().unwrap();
+    assert_eq!((printed.model.as_str(), printed.threads, printed.decision_grade), ("m.gguf", 1, true));
+    assert!(r.err.contains("kept for `tamp explain` in "), "{}", r.err);
+
+    let after = explain(&[]).out;
+    assert!(after.contains("verify wall: measured 0 min ago, with another plan"), "{after}");
+    let wall = &last_json(&explain(&["--json"]))["wall"];
+    assert_eq!(wall["plan_hash"], printed.plan_hash);
+    let points = wall["widths"].as_array().unwrap();
+    assert_eq!(points.len(), 11);
+    for p in points {
+        let rows = p["rows"].as_u64().unwrap() as usize;
+        assert_eq!(p["cost"].as_f64().unwrap(), widths.at(rows));
+        assert_eq!(p["break_even"].as_f64(), widths.break_even(rows, 1, 0.0));
+    }
+    // Another number of threads, or another file of the same name, has its own costs.
+    let two = ran(tamp(home.path()).args(["explain", "m.gguf", "--threads", "2"])).out;
+    assert!(two.contains("not measured for this model, processor and 2 threads"), "{two}");
+    std::fs::write(home.path().join("m.gguf"), tiny(Arch::Llama, 8)).unwrap();
+    assert!(explain(&[]).out.contains("verify wall: not measured"));
+}
+
+#[test]
+fn explain_tells_a_program_every_card_whether_it_could_act_and_if_not_why() {
+    let home = home();
+    let r = last_json(&ran(tamp(home.path()).args(["explain", "m.gguf", "--threads", "1", "--json"])));
+    assert_eq!((&r["kind"], &r["v"]), (&"tamp.explain".into(), &1.into()));
+    assert_eq!(r["plan"]["hash"].as_str().unwrap().len(), 16);
+    let cards = r["cards"].as_array().unwrap();
+    let known = ran(tamp(home.path()).args(["techniques", "--json"]));
+    assert_eq!(cards.len(), last_json(&known).as_array().unwrap().len());
+    for c in cards {
+        assert!(c["effect"].is_string() && c["needs"].is_array() && c["knobs"].is_array(), "{c}");
+        assert_eq!(c["applicable"].as_bool().unwrap(), c["why"].is_null(), "{c}");
+    }
+    let card =
+        |room: &str, name: &str| cards.iter().find(|c| c["room"] == room && c["name"] == name).unwrap();
+    // Exactly one of each room is chosen, and what is chosen applies.
+    for room in cards.iter().map(|c| c["room"].as_str().unwrap()) {
+        let chosen: Vec<_> = cards.iter().filter(|c| c["room"] == room && c["chosen"] == true).collect();
+        assert!(chosen.len() == 1 && chosen[0]["applicable"] == true, "{room}: {chosen:?}");
+    }
+    assert_eq!(card("kv.codec", "f32")["applicable"], true);
+    let read = card("weights.residency", "read");
+    assert!(read["why"].as_str().unwrap().contains("not a bundle"), "{read}");
+    let neon = card("kernels.isa", "neon");
+    assert_eq!(neon["applicable"].as_bool().unwrap(), cfg!(target_arch = "aarch64"), "{neon}");
+    let core = card("engine", "core");
+    let chunk = core["knobs"].as_array().unwrap().iter().find(|k| k["name"] == "chunk").unwrap();
+    assert_eq!(chunk["values"], serde_json::json!({ "type": "int", "min": 1, "max": 8192 }));
+}
+
+#[test]
+fn the_plans_hash_tells_contexts_and_codecs_apart_and_the_same_settings_not() {
+    let home = home();
+    let hash = |more: &[&str]| -> String {
+        let r = ran(tamp(home.path()).args(["explain", "m.gguf", "--threads", "1", "--json"]).args(more));
+        last_json(&r)["plan"]["hash"].as_str().unwrap().into()
+    };
+    let plain = hash(&["--ctx", "128"]);
+    assert_eq!(plain, hash(&["--set", "engine.core.ctx=128"]), "two ways to say the same");
+    for other in [
+        &["--ctx", "192"][..],
+        &["--ctx", "128", "--use", "kv.codec=f32"],
+        &["--ctx", "128", "--set", "engine.core.chunk=64"],
+    ] {
+        assert_ne!(plain, hash(other), "{other:?}");
+    }
+}
+
+#[test]
+fn the_reuse_curve_has_every_share_and_says_what_was_not_computed() {
+    let home = home();
+    let line = ["prefix", "m.gguf", "--tokens", "64", "--repeats", "1", "--json"];
+    let r = last_json(&bench(home.path(), &line));
+    assert_eq!((&r["kind"], &r["decision_grade"]), (&"tamp.bench.prefix".into(), &true.into()));
+    let points = r["points"].as_array().unwrap();
+    let of = |name: &str| points.iter().map(|p| p[name].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(
+        (of("share"), of("shared_tokens")),
+        (vec![0, 25, 50, 75, 90, 95], vec![0, 16, 32, 48, 57, 60])
+    );
+    assert!(points.iter().all(|p| p["cached_tokens"].as_f64() <= p["shared_tokens"].as_f64()));
+    let r = bench(home.path(), &["prefix", "m.gguf", "--shares", "101"]);
+    assert_eq!(r.code, 2, "{}", r.err);
 }

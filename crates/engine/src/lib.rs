@@ -11,6 +11,7 @@
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
+mod applies;
 mod deliver;
 mod error;
 pub mod forecast;

@@ -178,11 +178,14 @@ impl Plan {
 }
 
 /// Checks a card's needs against what the engine gives.
+pub(crate) fn needs(room: &str, card: &Card) -> Result<(), CardError> {
+    let Some(need) = card.needs.iter().find(|n| !GIVEN.contains(n)) else { return Ok(()) };
+    let why = format!("it needs {need:?}, which this model and engine do not give");
+    Err(CardError::Refused { card: format!("{room}.{}", card.name), why })
+}
+
 fn choose(room: &'static str, card: &'static Card, settings: &Settings) -> Result<Chosen, CardError> {
-    if let Some(need) = card.needs.iter().find(|n| !GIVEN.contains(n)) {
-        let why = format!("it needs {need:?}, which this model and engine do not give");
-        return Err(CardError::Refused { card: format!("{room}.{}", card.name), why });
-    }
+    needs(room, card)?;
     let knobs = Knobs::read(room, card, settings)?;
     let from = settings.all().find(|&(key, ..)| key == room).map_or("default", |(_, _, from)| from);
     Ok(Chosen {

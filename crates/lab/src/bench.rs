@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tamp_base::record::{SAMPLE, Sample};
 
+use crate::foreign::{Ask, Prompt};
 use crate::host::{Gate, Host, Quiet, Reading};
 use crate::record::{RUN, RunRecord, Stage};
 use crate::spec::{Arm, Contract, Frozen};
@@ -58,7 +59,7 @@ pub trait Others {
     /// The binary of a revision or patch, built if need be.
     fn binary(&mut self, arm: &Arm) -> Result<PathBuf, String>;
     /// A sample of a foreign engine.
-    fn foreign(&mut self, spec: &Frozen, arm: &Arm, model: &Path, prompts: &[Value]) -> Result<Sample, String>;
+    fn foreign(&mut self, engine: &str, ask: &Ask) -> Result<Sample, String>;
 }
 
 /// Fresh processes on this machine.
@@ -82,7 +83,7 @@ pub struct Spawner<'a> {
 pub struct Known {
     hashes: HashMap<PathBuf, String>,
     models: BTreeMap<String, (PathBuf, String)>,
-    prompts: HashMap<String, Vec<Value>>,
+    prompts: HashMap<String, Vec<Prompt>>,
     host: Option<Host>,
 }
 
@@ -95,10 +96,6 @@ struct Ended {
 }
 
 impl Spawner<'_> {
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
     fn hash(&mut self, path: &Path) -> Result<String, String> {
         if let Some(h) = self.known.hashes.get(path) {
             return Ok(h.clone());
@@ -118,7 +115,8 @@ impl Spawner<'_> {
             direct
         } else {
             let explained = self.ask(&["explain", name, "--json"])?;
-            let path = explained["path"].as_str().ok_or_else(|| format!("tamp explain {name} names no path"))?;
+            let path =
+                explained["path"].as_str().ok_or_else(|| format!("tamp explain {name} names no path"))?;
             PathBuf::from(path)
         };
         let hash = if path.is_dir() { String::new() } else { self.hash(&path)? };
@@ -139,54 +137,37 @@ impl Spawner<'_> {
         json_line(&out.stdout).ok_or_else(|| format!("tamp {} printed no JSON", args.join(" ")))
     }
 
-    /// Token ids of the contract's prompts, for engines that are given ids.
-    fn prompts(&mut self, contract: &Contract, model: &str) -> Result<Vec<Value>, String> {
-        if let Some(p) = self.known.prompts.get(model) {
-            return Ok(p.clone());
-        }
-        let names = contract.prompts.join(",");
-        let all = self.ask(&["bench", "prompts", model, "--prompts", &names, "--json"])?;
-        let list = all["prompts"].as_array().cloned().ok_or("tamp bench prompts printed no list")?;
-        self.known.prompts.insert(model.into(), list.clone());
-        Ok(list)
-    }
-
-    fn run(&self, command: &mut Command, timeout: Duration) -> Ended {
-        let failed = |why: String| Ended { out: Vec::new(), err: String::new(), exit: None, why: Some(why) };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env("TAMP_LAB_HOLDER", std::process::id().to_string());
-        let mut child = match command.spawn() {
-            Ok(c) => c,
-            Err(e) => return failed(format!("cannot start {:?}: {e}", command.get_program())),
-        };
-        let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
-        let (why, exit) = self.wait(&mut child, timeout);
-        let text = String::from_utf8_lossy(&err.recv().unwrap_or_default()).into_owned();
-        let from = text.char_indices().rev().map(|(i, _)| i).take(TAIL).last().unwrap_or(0);
-        Ended { out: out.recv().unwrap_or_default(), err: text[from..].to_string(), exit, why }
-    }
-
-    /// Polls: a few wake-ups a second cost less than any core's tick.
-    fn wait(&self, child: &mut Child, timeout: Duration) -> (Option<String>, Option<i32>) {
-        let start = Instant::now();
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) => return (None, status.code()),
-                Err(e) => return (Some(e.to_string()), None),
-                Ok(None) => {}
-            }
-            let why = if self.stopped() {
-                "stopped by the user".to_string()
-            } else if start.elapsed() > timeout {
-                format!("it took longer than {} s", timeout.as_secs())
-            } else {
-                std::thread::sleep(Duration::from_millis(5));
-                continue;
+    /// What a foreign engine is asked: the contract, with its prompts as token ids.
+    fn asked(&mut self, spec: &Frozen, arm: &Arm, name: &str, model: PathBuf) -> Result<Ask, String> {
+        let c = &spec.spec.contract;
+        let cut = c.prompt_tokens.map(|n| n.to_string());
+        let key = format!("{name} {} {cut:?}", c.prompts.join(","));
+        if !self.known.prompts.contains_key(&key) {
+            let names = c.prompts.join(",");
+            let mut words = vec!["bench", "prompts", name, "--prompts", &names, "--json"];
+            words.extend(cut.iter().flat_map(|n| ["--prompt-tokens", n.as_str()]));
+            let all = self.ask(&words)?;
+            let prompt = |p: &String| {
+                let ids: Vec<u32> = serde_json::from_value(all["prompts"][p].clone())
+                    .map_err(|e| format!("prompt {p}: {e}"))?;
+                Ok(Prompt::new(p.clone(), ids, all["texts"][p].as_str().unwrap_or_default()))
             };
-            let _ = child.kill();
-            let _ = child.wait();
-            return (Some(why), None);
+            let list = c.prompts.iter().map(prompt).collect::<Result<Vec<_>, String>>()?;
+            self.known.prompts.insert(key.clone(), list);
         }
+        let prompts = self.known.prompts[&key].clone();
+        let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
+        let repeats = c.repeats.unwrap_or(1).max(1) as usize;
+        Ok(Ask {
+            model,
+            prompts: std::iter::repeat_n(prompts, repeats).flatten().collect(),
+            max_tokens: c.max_tokens as usize,
+            temperature: c.temperature,
+            seed: c.seed,
+            threads: arm.threads.or(c.threads).map_or(self.host().cores, |n| n as usize),
+            ctx: c.ctx.map_or(longest + c.max_tokens as usize + 16, |n| n as usize),
+            warmup: c.warmup.unwrap_or(1) as usize,
+        })
     }
 
     fn measure(&mut self, spec: &Frozen, arm: &Arm, at: At, record: &mut RunRecord) -> Result<(), String> {
@@ -194,9 +175,9 @@ impl Spawner<'_> {
         let (path, hash) = self.model(&name)?;
         record.model = hash;
         if let Some(engine) = &arm.engine {
-            let prompts = self.prompts(&spec.spec.contract, &name)?;
+            let ask = self.asked(spec, arm, &name, path)?;
             record.argv = vec![format!("engine {engine}")];
-            let sample = self.others.foreign(spec, arm, &path, &prompts)?;
+            let sample = self.others.foreign(engine, &ask)?;
             record.exit = Some(0);
             record.samples = vec![sample];
             return Ok(());
@@ -217,10 +198,10 @@ impl Spawner<'_> {
             c
         };
         let beside: Vec<Ended> = std::thread::scope(|s| {
-            let this = &*self;
+            let stop = &*self.stop;
             let many = arm.parallel.unwrap_or(1);
-            let others: Vec<_> = (1..many).map(|_| s.spawn(move || this.run(&mut make(), timeout))).collect();
-            let first = this.run(&mut make(), timeout);
+            let others: Vec<_> = (1..many).map(|_| s.spawn(|| run(&mut make(), timeout, stop))).collect();
+            let first = run(&mut make(), timeout, stop);
             std::iter::once(first).chain(others.into_iter().filter_map(|t| t.join().ok())).collect()
         });
         for ended in beside {
@@ -233,7 +214,8 @@ impl Spawner<'_> {
                 return Err(last_line(&record.stderr));
             }
             let value = json_line(&ended.out).ok_or("it printed no JSON object")?;
-            let sample: Sample = serde_json::from_value(value).map_err(|e| format!("its JSON is no sample: {e}"))?;
+            let sample: Sample =
+                serde_json::from_value(value).map_err(|e| format!("its JSON is no sample: {e}"))?;
             if sample.kind != SAMPLE || sample.v != 1 {
                 return Err(format!("it printed {} v {}, not {SAMPLE} v 1", sample.kind, sample.v));
             }
@@ -305,7 +287,8 @@ impl Bench for Spawner<'_> {
 
     fn dependency(&mut self, spec: &Frozen, name: &str) -> String {
         let git = |args: &[&str]| {
-            let out = Command::new("git").arg("-C").arg(&self.root).args(args).stdin(Stdio::null()).output().ok();
+            let out =
+                Command::new("git").arg("-C").arg(&self.root).args(args).stdin(Stdio::null()).output().ok();
             let out = out.filter(|o| o.status.success());
             out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
         };
@@ -324,6 +307,45 @@ impl Bench for Spawner<'_> {
             }
             _ => String::new(),
         }
+    }
+}
+
+/// Runs a process to its end, to `timeout`, or until `stop`.
+fn run(command: &mut Command, timeout: Duration, stop: &AtomicBool) -> Ended {
+    let failed = |why: String| Ended { out: Vec::new(), err: String::new(), exit: None, why: Some(why) };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("TAMP_LAB_HOLDER", std::process::id().to_string());
+    let mut child = match command.spawn() {
+        Ok(c) => c,
+        Err(e) => return failed(format!("cannot start {:?}: {e}", command.get_program())),
+    };
+    let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
+    let (why, exit) = wait(&mut child, timeout, stop);
+    let text = String::from_utf8_lossy(&err.recv().unwrap_or_default()).into_owned();
+    let from = text.char_indices().rev().map(|(i, _)| i).take(TAIL).last().unwrap_or(0);
+    Ended { out: out.recv().unwrap_or_default(), err: text[from..].to_string(), exit, why }
+}
+
+/// Polls: a few wake-ups a second cost less than any core's tick.
+fn wait(child: &mut Child, timeout: Duration, stop: &AtomicBool) -> (Option<String>, Option<i32>) {
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return (None, status.code()),
+            Err(e) => return (Some(e.to_string()), None),
+            Ok(None) => {}
+        }
+        let why = if stop.load(Ordering::Relaxed) {
+            "stopped by the user".to_string()
+        } else if start.elapsed() > timeout {
+            format!("it took longer than {} s", timeout.as_secs())
+        } else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let _ = child.kill();
+        let _ = child.wait();
+        return (Some(why), None);
     }
 }
 
@@ -346,6 +368,9 @@ fn words(c: &Contract, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
     pair("--seed", c.seed.to_string());
     pair("--warmup", c.warmup.unwrap_or(1).to_string());
     pair("--repeats", if scout { 1 } else { c.repeats.unwrap_or(1) }.to_string());
+    if let Some(n) = c.prompt_tokens {
+        pair("--prompt-tokens", n.to_string());
+    }
     if let Some(n) = arm.threads.or(c.threads) {
         pair("--threads", n.to_string());
     }

@@ -57,10 +57,17 @@ pub fn manipulation(demands: &[Manipulation], pair: Pair<'_>) -> Vec<Shown> {
     let mut out = Vec::new();
     for m in demands {
         let reference = control.first().and_then(|c| at(c, &m.observable));
-        for (arm, records, pred) in [("control", &control, &m.control), ("candidate", &candidate, &m.candidate)] {
+        for (arm, records, pred) in
+            [("control", &control, &m.control), ("candidate", &candidate, &m.candidate)]
+        {
             let Some(pred) = pred else { continue };
             let (pass, seen) = look(records, &m.observable, pred, reference);
-            out.push(Shown { name: format!("{} of the {arm}", m.observable), want: pred.to_string(), seen, pass });
+            out.push(Shown {
+                name: format!("{} of the {arm}", m.observable),
+                want: pred.to_string(),
+                seen,
+                pass,
+            });
         }
     }
     out
@@ -71,7 +78,11 @@ pub fn undeclared(spec: &Spec, control: &Arm, candidate: &Arm, pair: Pair<'_>) -
     let first = |records: &[&RunRecord]| records.iter().find_map(|r| r.sample()).cloned();
     let (Some(a), Some(b)) = (first(pair.control), first(pair.candidate)) else { return Vec::new() };
     let declared = |path: &str| {
-        let mut all = spec.manipulation.iter().map(|m| m.observable.as_str()).chain(spec.differs.iter().map(String::as_str));
+        let mut all = spec
+            .manipulation
+            .iter()
+            .map(|m| m.observable.as_str())
+            .chain(spec.differs.iter().map(String::as_str));
         all.any(|d| path == d || path.strip_prefix(d).is_some_and(|rest| rest.starts_with('.')))
     };
     let mut out = Vec::new();
@@ -82,7 +93,8 @@ pub fn undeclared(spec: &Spec, control: &Arm, candidate: &Arm, pair: Pair<'_>) -
             .filter(|p| p != "plan.hash" && !p.starts_with("plan.memory") && !declared(p))
             .collect();
     }
-    let code = [control, candidate].iter().any(|x| x.rev.is_some() || x.patch.is_some() || x.engine.is_some());
+    let code =
+        [control, candidate].iter().any(|x| x.rev.is_some() || x.patch.is_some() || x.engine.is_some());
     let builds = |records: &[&RunRecord]| records.first().map(|r| r.binary.clone());
     if !code && builds(pair.control) != builds(pair.candidate) {
         out.push("binary".into());
@@ -105,7 +117,14 @@ pub fn identical(pair: Pair<'_>) -> bool {
         let s = r.sample()?;
         // Without a plan there is nothing to compare.
         s.plan.as_ref()?;
-        Some((s.plan_hash.clone(), s.threads, s.engine.clone(), r.binary.clone(), r.model.clone(), s.settings.clone()))
+        Some((
+            s.plan_hash.clone(),
+            s.threads,
+            s.engine.clone(),
+            r.binary.clone(),
+            r.model.clone(),
+            s.settings.clone(),
+        ))
     };
     let (a, b) = (sides(pair.control), sides(pair.candidate));
     match (a, b) {
@@ -128,7 +147,10 @@ pub fn invariants<'s>(list: &'s [Invariant], pair: Pair<'_>) -> Vec<(&'s Invaria
                 continue;
             }
             let (pass, seen) = look(records, path, &i.pred, reference);
-            out.push((i, Shown { name: format!("{} ({arm})", i.name), want: format!("{path} {}", i.pred), seen, pass }));
+            out.push((
+                i,
+                Shown { name: format!("{} ({arm})", i.name), want: format!("{path} {}", i.pred), seen, pass },
+            ));
         }
     }
     out
@@ -164,7 +186,8 @@ pub fn engaged(candidate: &Arm, gain: bool, pair: Pair<'_>) -> Vec<Engaged> {
         for s in pair.candidate.iter().filter_map(|r| r.sample()) {
             if let Some(a) = s.counters.get(card) {
                 let t = sum.get_or_insert_default();
-                (t.asked, t.declined, t.acted) = (t.asked + a.asked, t.declined + a.declined, t.acted + a.acted);
+                (t.asked, t.declined, t.acted) =
+                    (t.asked + a.asked, t.declined + a.declined, t.acted + a.acted);
             }
         }
         sum
@@ -209,7 +232,8 @@ mod tests {
 
     fn with(arm: &str, f: impl Fn(&mut RunRecord)) -> RunRecord {
         let mut r = record(arm, 0, 0, 1.0);
-        r.samples[0].plan = Some(json!({"ctx": 128, "kv": {"pages": 8}, "hash": "a", "memory": {"at_full": 1}}));
+        r.samples[0].plan =
+            Some(json!({"ctx": 128, "kv": {"pages": 8}, "hash": "a", "memory": {"at_full": 1}}));
         r.samples[0].plan_hash = "a".into();
         f(&mut r);
         r
@@ -226,7 +250,7 @@ mod tests {
         let b = with("candidate", |r| r.samples[0].plan = Some(json!({"ctx": 256})));
         let odd = with("candidate", |_| ());
         let m = [demand("plan.ctx", "== 256", "== 128")];
-        let pass = |pair| manipulation(&m, pair).iter().all(|s| s.pass);
+        let pass = |pair: Pair<'_>| manipulation(&m, pair).iter().all(|s| s.pass);
         assert!(pass(Pair { control: &[&a], candidate: &[&b] }));
         assert!(!pass(Pair { control: &[&a], candidate: &[&b, &odd] }));
         assert!(!pass(Pair { control: &[&b], candidate: &[&b] }));
@@ -252,7 +276,8 @@ mod tests {
         let spec = crate::spec::tests::example();
         let a = with("control", |_| ());
         let b = with("candidate", |r| {
-            r.samples[0].plan = Some(json!({"ctx": 256, "kv": {"pages": 16}, "hash": "b", "memory": {"at_full": 2}}));
+            r.samples[0].plan =
+                Some(json!({"ctx": 256, "kv": {"pages": 16}, "hash": "b", "memory": {"at_full": 2}}));
             r.binary = "other".into();
         });
         let arms = (Arm::default(), Arm::default());
@@ -292,9 +317,13 @@ mod tests {
         let a = with("control", |_| ());
         let b = with("candidate", |r| r.samples[0].requests[0].prompt_hash = "cd".into());
         assert!(prompts(&spec, Pair { control: &[&a], candidate: &[&a] }).is_none());
-        assert!(prompts(&spec, Pair { control: &[&a], candidate: &[&b] }).unwrap().contains("same token ids"));
+        assert!(
+            prompts(&spec, Pair { control: &[&a], candidate: &[&b] }).unwrap().contains("same token ids")
+        );
         let mut pinned = spec.clone();
         pinned.contract.prompt_hashes = vec!["zz".into()];
-        assert!(prompts(&pinned, Pair { control: &[&a], candidate: &[&a] }).unwrap().contains("does not pin"));
+        assert!(
+            prompts(&pinned, Pair { control: &[&a], candidate: &[&a] }).unwrap().contains("does not pin")
+        );
     }
 }

@@ -29,7 +29,8 @@ impl Host {
             let line = text.lines().find(|l| l.starts_with(key))?;
             Some(line.split_once(':')?.1.trim().to_string())
         };
-        let kb = field(&text("/proc/meminfo"), "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
+        let kb =
+            field(&text("/proc/meminfo"), "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
         Host {
             cpu: field(&text("/proc/cpuinfo"), "model name").unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -125,7 +126,8 @@ fn own(stat: &str) -> Option<f64> {
 }
 
 fn throttled() -> Option<u64> {
-    let text = fs::read_to_string("/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count").ok()?;
+    let text =
+        fs::read_to_string("/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count").ok()?;
     text.trim().parse().ok()
 }
 

@@ -219,7 +219,9 @@ impl Ledger {
             let row: Row = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
             let before = rows.last().map_or_else(nothing, |r| r.hash.clone());
             if row.prev != before || row.n != i as u64 {
-                return Err(bad("it does not follow the line before; one was removed, added or moved".into()));
+                return Err(
+                    bad("it does not follow the line before; one was removed, added or moved".into()),
+                );
             }
             rows.push(row);
         }
@@ -232,8 +234,13 @@ impl Ledger {
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path).map_err(io)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.path)
+            .map_err(io)?;
         file.lock().map_err(io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
@@ -300,7 +307,9 @@ mod tests {
                         assert!(n == line, "byte {at} bit {bit}: line {n}, not {line}")
                     }
                     // The end of the last line makes it an unfinished one, which reads as never written.
-                    Ok(rows) => assert!(at == good.len() - 1 && rows.len() == 3, "byte {at} bit {bit} unseen"),
+                    Ok(rows) => {
+                        assert!(at == good.len() - 1 && rows.len() == 3, "byte {at} bit {bit} unseen")
+                    }
                     Err(e) => panic!("{e}"),
                 }
             }

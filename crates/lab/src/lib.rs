@@ -12,10 +12,11 @@
 //! | [`check`], [`quality`] | what must be true before speed means anything |
 //! | [`stats`] | orders, paired ratios, intervals, floors, looks, drift; the self-test |
 //! | [`verdict`] | from records to one of eight verdicts |
+//! | [`lock`] | one measurement at a time on a machine |
 //! | [`ledger`], [`record`] | rows and records that are only added to |
 //! | [`replay`] | the same records give the same verdict |
 //! | [`why`], [`queue`] | what is known, who may run |
-//! | [`foreign`] | engines that are not ours as arms |
+//! | [`foreign`], [`others`] | engines that are not ours, and built revisions, as arms |
 //! | [`report`] | one page of plots |
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod host;
 pub mod ledger;
 pub mod lock;
 pub mod observe;
+pub mod others;
 pub mod quality;
 pub mod queue;
 pub mod record;

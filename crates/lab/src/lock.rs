@@ -137,7 +137,7 @@ impl Drop for MachineLock {
 
 /// The first of these folders that is there. One folder for all users and processes makes the lock machine-wide, so a
 /// temporary folder of one's own comes last.
-pub fn folder<'a>(own: &'a Path) -> &'a Path {
+pub fn folder(own: &Path) -> &Path {
     let shared = ["/run/lock", "/tmp"].map(Path::new);
     shared.into_iter().find(|d| d.is_dir()).unwrap_or(own)
 }
@@ -263,10 +263,10 @@ mod tests {
             pauses += 1;
             if pauses == 2 {
                 child.kill().unwrap();
-                child.wait().unwrap();
             }
             true
         });
+        child.wait().unwrap();
         assert!(lock.unwrap().is_some() && pauses >= 2);
     }
 

@@ -70,7 +70,10 @@ impl TryFrom<String> for Pred {
         let text = s[word.len()..].trim().to_string();
         let wants = matches!(op, Op::Eq | Op::Ne | Op::Gt | Op::Ge | Op::Lt | Op::Le | Op::Contains);
         if wants == text.is_empty() {
-            return Err(format!("{s:?}: {word} takes {}", if wants { "a value" } else { "nothing after it" }));
+            return Err(format!(
+                "{s:?}: {word} takes {}",
+                if wants { "a value" } else { "nothing after it" }
+            ));
         }
         if matches!(op, Op::Gt | Op::Ge | Op::Lt | Op::Le) && text.parse::<f64>().is_err() {
             return Err(format!("{s:?}: {word} compares numbers"));
@@ -233,7 +236,10 @@ mod tests {
         assert!(pred("absent").holds(None, None) && !pred("present").holds(None, None));
         // A missing fact fulfils no demand, not even a negative one.
         assert!(!pred("!= 3").holds(None, None));
-        assert!(pred("differs").holds(Some(&three), Some(&text)) && !pred("differs").holds(Some(&three), Some(&three)));
+        assert!(
+            pred("differs").holds(Some(&three), Some(&text))
+                && !pred("differs").holds(Some(&three), Some(&three))
+        );
         assert!(pred("same").holds(Some(&three), Some(&three)));
     }
 

@@ -103,7 +103,8 @@ impl Degeneration {
         if self.cycle_share > CYCLES {
             return Some(format!("{:.0} % of the text is one cycle", 100.0 * self.cycle_share));
         }
-        (self.gram_share > GRAM).then(|| format!("one 8-gram makes up {:.0} % of the text", 100.0 * self.gram_share))
+        (self.gram_share > GRAM)
+            .then(|| format!("one 8-gram makes up {:.0} % of the text", 100.0 * self.gram_share))
     }
 }
 
@@ -145,7 +146,11 @@ pub fn judge(quality: &Quality, pair: Pair<'_>, rollouts: Pair<'_>) -> Report {
             let same = a.tokens.iter().zip(&b.tokens).take_while(|(x, y)| x == y).count();
             let prefix = if a.tokens.is_empty() { 1.0 } else { same as f64 / a.tokens.len() as f64 };
             // An engine that tells no tokens is compared by text.
-            let equal = if a.tokens.is_empty() || b.tokens.is_empty() { a.text == b.text } else { a.tokens == b.tokens };
+            let equal = if a.tokens.is_empty() || b.tokens.is_empty() {
+                a.text == b.text
+            } else {
+                a.tokens == b.tokens
+            };
             if !equal {
                 r.flips += 1;
                 r.first.get_or_insert((key.0.clone(), same));
@@ -162,19 +167,29 @@ pub fn judge(quality: &Quality, pair: Pair<'_>, rollouts: Pair<'_>) -> Report {
         }
     }
     r.control_too = worst_control.is_some();
-    let unsteady = wavers(pair.control).map(|p| ("control", p)).or_else(|| wavers(pair.candidate).map(|p| ("candidate", p)));
+    let unsteady = wavers(pair.control)
+        .map(|p| ("control", p))
+        .or_else(|| wavers(pair.candidate).map(|p| ("candidate", p)));
     r.fails = if let (Some((arm, prompt)), true) = (unsteady, quality.class == Class::Exact) {
         Some(format!("the {arm} gave different tokens to {prompt:?} in different processes"))
     } else if r.requests == 0 {
         Some("no request of both arms could be compared".into())
     } else if quality.class == Class::Exact && r.flips > 0 {
         let (prompt, at) = r.first.clone().unwrap_or_default();
-        Some(format!("{} of {} requests gave other tokens, first at token {at} of {prompt:?}", r.flips, r.requests))
+        Some(format!(
+            "{} of {} requests gave other tokens, first at token {at} of {prompt:?}",
+            r.flips, r.requests
+        ))
     } else if quality.class == Class::NearExact
         && r.flips as f64 / r.requests as f64 > quality.max_flips.unwrap_or(0.1)
     {
         let most = quality.max_flips.unwrap_or(0.1);
-        Some(format!("{} of {} requests gave other tokens; {:.0} % are allowed", r.flips, r.requests, 100.0 * most))
+        Some(format!(
+            "{} of {} requests gave other tokens; {:.0} % are allowed",
+            r.flips,
+            r.requests,
+            100.0 * most
+        ))
     } else if quality.min_prefix.is_some_and(|m| r.min_prefix < m) {
         Some(format!("an answer follows the control for {:.0} % of its tokens only", 100.0 * r.min_prefix))
     } else if let (Some(why), false) = (worst, r.control_too) {
@@ -227,7 +242,12 @@ mod tests {
 
     #[test]
     fn near_exact_allows_a_share_and_a_prefix() {
-        let q = Quality { class: Class::NearExact, max_flips: Some(1.0), min_prefix: Some(0.5), ..Quality::default() };
+        let q = Quality {
+            class: Class::NearExact,
+            max_flips: Some(1.0),
+            min_prefix: Some(0.5),
+            ..Quality::default()
+        };
         let change = |at: usize| {
             let mut t = lively(40);
             t[at] ^= 1;

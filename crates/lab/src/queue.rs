@@ -22,7 +22,10 @@ pub fn ready(rows: &[Row], spec: &Frozen) -> Result<(), String> {
     for need in &spec.spec.requires {
         let (id, word) = need.rsplit_once(' ').unwrap_or((need, "retain"));
         let Some(wanted) = Verdict::NAMES.iter().position(|n| *n == word) else {
-            return Err(format!("requires {need:?}: {word:?} is no verdict; known: {}", Verdict::NAMES.join(", ")));
+            return Err(format!(
+                "requires {need:?}: {word:?} is no verdict; known: {}",
+                Verdict::NAMES.join(", ")
+            ));
         };
         match verdict_of(rows, id.trim()) {
             Some(v) if v as usize == wanted => {}

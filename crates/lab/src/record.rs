@@ -154,7 +154,8 @@ impl Store {
 
     /// Writes a block and gives its hash. A block that is there already is left alone.
     pub fn put(&self, block: &[RunRecord]) -> Result<String, StoreError> {
-        let text = serde_json::to_vec(block).map_err(|e| StoreError::Syntax(self.0.clone(), e.to_string()))?;
+        let text =
+            serde_json::to_vec(block).map_err(|e| StoreError::Syntax(self.0.clone(), e.to_string()))?;
         let hash = blake3::hash(&text).to_hex().to_string();
         let path = self.path(&hash);
         let io = |e| StoreError::Io(path.clone(), e);

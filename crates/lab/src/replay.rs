@@ -52,7 +52,10 @@ pub fn replay(rows: &[Row], store: &Store, row: &Row) -> Result<Option<Replayed>
         return Err(ReplayError::Version(row.n, decision.stats_version, stats::VERSION));
     }
     let again = work_out(rows, store, row, id, *attempt, calibration.as_deref(), decision)?;
-    let (then, now) = (serde_json::to_value(decision).unwrap_or_default(), serde_json::to_value(&again).unwrap_or_default());
+    let (then, now) = (
+        serde_json::to_value(decision).unwrap_or_default(),
+        serde_json::to_value(&again).unwrap_or_default(),
+    );
     let differences = crate::observe::differences(&then, &now, "");
     Ok(Some(Replayed {
         n: row.n,

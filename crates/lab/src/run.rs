@@ -8,7 +8,7 @@ use crate::record::{RunRecord, Stage, Store, StoreError};
 use crate::spec::{Arm, Frozen};
 use crate::stats::null::Null;
 use crate::stats::{Direction, Estimates, design, paired};
-use crate::verdict::{Decision, Evidence, Verdict, blocked, decide, direction, metrics, seed};
+use crate::verdict::{Decision, Evidence, Verdict, blocked, decide, direction, looks, metrics, seed};
 
 /// Pairs of a null that calibrates a contract.
 const NULL_PAIRS: usize = 12;
@@ -147,7 +147,8 @@ impl Lab<'_> {
         }
         let null = if spec.spec.is_null() { None } else { Some(self.calibration(spec, &rows)?) };
         let null = null.as_ref();
-        let [fewest, most] = spec.spec.pairs();
+        let [_, most] = spec.spec.pairs();
+        let looks = looks(spec);
         let arms = spec.spec.arms();
         let per = design::pairs_per_block(arms.len());
         if !at.records.iter().any(|r| r.stage == Stage::Opening) {
@@ -157,13 +158,13 @@ impl Lab<'_> {
         loop {
             let pairs = (at.blocks - at.voided) * per;
             let all = look(&at, null.map(|n| &n.1), false);
-            if pairs >= fewest {
+            let due = looks.contains(&pairs);
+            if due {
                 all.iter().for_each(|d| (self.watch)(Event::Look(d)));
             }
-            let open = all.iter().any(|d| d.verdict.is_none());
-            // A verdict of the checks needs no more pairs, one of the figures needs the fewest.
-            let early = all.iter().all(|d| !d.check.is_empty());
-            if (pairs >= fewest && !open) || early || pairs >= most {
+            // A verdict of the checks needs no more pairs; one of the figures falls at a look.
+            let settled = all.iter().all(|d| d.verdict.is_some() && (due || !d.check.is_empty()));
+            if settled || pairs >= most {
                 break;
             }
             if at.voided >= DISTURBED + most / per.max(1) {
@@ -197,7 +198,9 @@ impl Lab<'_> {
         for row in rows {
             match &row.body {
                 Body::Opened { spec, .. } if *spec == wanted.id => at.opened = true,
-                Body::Decided { spec, attempt, .. } if *spec == wanted.id => at.attempt = at.attempt.max(attempt + 1),
+                Body::Decided { spec, attempt, .. } if *spec == wanted.id => {
+                    at.attempt = at.attempt.max(attempt + 1)
+                }
                 Body::Measured { spec, what, records, void, attempt } if *spec == wanted.id => {
                     measured.push((*attempt, what, records, void.is_some()));
                 }
@@ -216,13 +219,26 @@ impl Lab<'_> {
         Ok(at)
     }
 
-    fn keep(&mut self, spec: &Frozen, at: &mut Standing, what: &str, records: Vec<RunRecord>, void: Option<String>) -> Result<(), LabError> {
+    fn keep(
+        &mut self,
+        spec: &Frozen,
+        at: &mut Standing,
+        what: &str,
+        records: Vec<RunRecord>,
+        void: Option<String>,
+    ) -> Result<(), LabError> {
         let hash = self.store.put(&records)?;
         if let Some(why) = &void {
             (self.watch)(Event::Voided(why));
         }
         let voided = void.is_some();
-        self.add(Body::Measured { spec: spec.id.clone(), what: what.into(), records: hash, void, attempt: at.attempt })?;
+        self.add(Body::Measured {
+            spec: spec.id.clone(),
+            what: what.into(),
+            records: hash,
+            void,
+            attempt: at.attempt,
+        })?;
         if !voided {
             at.records.extend(records);
         } else if what.starts_with("block") {
@@ -236,7 +252,11 @@ impl Lab<'_> {
         let arms = spec.spec.arms().len();
         let [_, most] = spec.spec.pairs();
         let of = arms + 2 + most * if arms == 2 { 2 } else { arms };
-        (self.watch)(Event::Sample { record: &record, done: at.records.len() + slot.position as usize + 1, of });
+        (self.watch)(Event::Sample {
+            record: &record,
+            done: at.records.len() + slot.position as usize + 1,
+            of,
+        });
         record
     }
 
@@ -264,7 +284,13 @@ impl Lab<'_> {
         if looked { Ok(()) } else { self.keep(spec, at, "scout", records, None) }
     }
 
-    fn bracket(&mut self, spec: &Frozen, control: &Arm, stage: Stage, at: &mut Standing) -> Result<(), LabError> {
+    fn bracket(
+        &mut self,
+        spec: &Frozen,
+        control: &Arm,
+        stage: Stage,
+        at: &mut Standing,
+    ) -> Result<(), LabError> {
         let what = if stage == Stage::Opening { "opening" } else { "closing" };
         (self.watch)(Event::Stage(what));
         self.bench.wait_quiet(spec).map_err(LabError::Busy)?;
@@ -284,7 +310,8 @@ impl Lab<'_> {
         let block = at.blocks;
         let mut records = Vec::new();
         let mut void = None;
-        for (position, arm) in design::block_order(arms.len(), seed(&spec.id), block).into_iter().enumerate() {
+        for (position, arm) in design::block_order(arms.len(), seed(&spec.id), block).into_iter().enumerate()
+        {
             let slot = At { stage: Stage::Block, block: block as u32, position: position as u32 };
             let record = self.sample(spec, &arms[arm], slot, at);
             if (self.stop)() {
@@ -331,7 +358,9 @@ impl Lab<'_> {
                 one.push(record);
             }
             block += 1;
-            if let Some(why) = one.iter().find_map(|r| r.failed.clone().or_else(|| self.bench.disturbed(spec, r))) {
+            if let Some(why) =
+                one.iter().find_map(|r| r.failed.clone().or_else(|| self.bench.disturbed(spec, r)))
+            {
                 (self.watch)(Event::Voided(&why));
                 voided += 1;
                 if voided > DISTURBED {
@@ -343,11 +372,18 @@ impl Lab<'_> {
             records.extend(one);
         }
         let null = Null::of(null_estimates(&records, &pair, &all_metrics(&records), seed(&spec.id)));
-        let row = self.add(Body::Calibrated { key, host: self.bench.host(), null: null.clone(), records: hashes })?;
+        let row =
+            self.add(Body::Calibrated { key, host: self.bench.host(), null: null.clone(), records: hashes })?;
         Ok((row.hash, null))
     }
 
-    fn write(&mut self, spec: &Frozen, attempt: u32, calibration: Option<String>, all: Vec<Decision>) -> Result<Outcome, LabError> {
+    fn write(
+        &mut self,
+        spec: &Frozen,
+        attempt: u32,
+        calibration: Option<String>,
+        all: Vec<Decision>,
+    ) -> Result<Outcome, LabError> {
         for d in &all {
             let action = d.verdict.and_then(|v| {
                 let name = Verdict::NAMES[v as usize];
@@ -369,7 +405,9 @@ impl Lab<'_> {
 /// What a calibration holds for: the machine and all that a process of the control does.
 pub fn calibration_key(spec: &Frozen, machine: &str) -> String {
     let of = |name: &str| spec.value.get(name).cloned().unwrap_or_default();
-    crate::spec::hash(&serde_json::json!({ "machine": machine, "contract": of("contract"), "control": of("control") }))
+    crate::spec::hash(
+        &serde_json::json!({ "machine": machine, "contract": of("contract"), "control": of("control") }),
+    )
 }
 
 fn all_metrics(records: &[RunRecord]) -> Vec<String> {
@@ -389,7 +427,7 @@ pub fn null_estimates(records: &[RunRecord], pair: &[Arm; 2], names: &[String], 
             })
             .collect();
         let way: Direction = direction(name);
-        paired::estimate(&samples, 2, way, 0.05, seed).ok()
+        paired::estimate(&samples, 0, 1, way, 0.05, seed).ok()
     };
     names.iter().filter_map(|n| Some((n.clone(), of(n)?))).collect()
 }

@@ -239,6 +239,9 @@ pub struct Contract {
     pub model: String,
     /// names of pinned prompts
     pub prompts: Vec<String>,
+    /// cuts each prompt to this many tokens
+    #[serde(default)]
+    pub prompt_tokens: Option<u32>,
     /// blake3 of each prompt's token ids; checked against every sample when given
     #[serde(default)]
     pub prompt_hashes: Vec<String>,
@@ -250,9 +253,12 @@ pub struct Contract {
     /// seed of the sampler
     #[serde(default = "one")]
     pub seed: u64,
-    /// worker threads
+    /// worker threads [default: every core this process may use]
     #[serde(default)]
     pub threads: Option<u32>,
+    /// positions a foreign engine makes room for [default: what prompts and answers need]
+    #[serde(default)]
+    pub ctx: Option<u32>,
     /// uncounted requests of each process
     #[serde(default)]
     pub warmup: Option<u32>,
@@ -394,7 +400,8 @@ impl Frozen {
     pub fn parse(text: &str, from: &str) -> Result<Frozen, SpecError> {
         // Twice: the typed reading knows lines and keys, the untyped one is what the id is made of.
         let spec: Spec = toml::from_str(text).map_err(|e| SpecError::Syntax(from.into(), said(text, &e)))?;
-        let table: toml::Value = toml::from_str(text).map_err(|e| SpecError::Syntax(from.into(), said(text, &e)))?;
+        let table: toml::Value =
+            toml::from_str(text).map_err(|e| SpecError::Syntax(from.into(), said(text, &e)))?;
         let value = serde_json::to_value(table).map_err(|e| SpecError::Syntax(from.into(), e.to_string()))?;
         Frozen::check(spec, value).map_err(|why| SpecError::Rule(from.into(), why))
     }
@@ -456,7 +463,8 @@ impl Spec {
         if control.name.is_empty() {
             control.name = "control".into();
         }
-        let again = self.is_null().then(|| Arm { name: format!("{}-again", control.name), ..control.clone() });
+        let again =
+            self.is_null().then(|| Arm { name: format!("{}-again", control.name), ..control.clone() });
         std::iter::once(control).chain(again).chain(self.tried()).collect()
     }
 
@@ -480,21 +488,38 @@ impl Spec {
         let say = |ok: bool, why: &str| if ok { Ok(()) } else { Err(why.to_string()) };
         say(self.kind == SPEC, &format!("kind is {:?}; a spec says kind = \"{SPEC}\"", self.kind))?;
         say(self.v == 1, &format!("v = {} is not known here; this tamp reads v = 1", self.v))?;
-        for (name, text) in [("title", &self.title), ("hypothesis", &self.hypothesis), ("mechanism", &self.mechanism), ("change", &self.change)] {
+        for (name, text) in [
+            ("title", &self.title),
+            ("hypothesis", &self.hypothesis),
+            ("mechanism", &self.mechanism),
+            ("change", &self.change),
+        ] {
             say(!text.trim().is_empty(), &format!("{name} is empty; say it in a sentence"))?;
         }
         say(!self.tags.is_empty(), "tags is empty; `lab why` finds what is known by tags")?;
         say((0.0..=1.0).contains(&self.confidence), "confidence is a probability, 0 to 1")?;
-        say(self.expected.effect > 0.0, "expected.effect is a ratio above 0, oriented so that more than 1 is better")?;
-        say(self.candidate.is_none() || self.candidates.is_empty(), "give candidate or candidates, not both")?;
+        say(
+            self.expected.effect > 0.0,
+            "expected.effect is a ratio above 0, oriented so that more than 1 is better",
+        )?;
+        say(
+            self.candidate.is_none() || self.candidates.is_empty(),
+            "give candidate or candidates, not both",
+        )?;
         let tried = self.tried();
         if self.is_null() {
-            say(tried.is_empty(), "a null (design.kind = \"aa\") compares the control with itself and has no candidate")?;
+            say(
+                tried.is_empty(),
+                "a null (design.kind = \"aa\") compares the control with itself and has no candidate",
+            )?;
         } else {
             say(!tried.is_empty(), "there is no candidate; a null says design.kind = \"aa\"")?;
             say(!self.kill.is_empty(), "there is no [[kill]] gate; name the result that would end the idea")?;
             say(!self.success.is_empty(), "there is no [[success]] gate; name the result that would count")?;
-            say(!self.manipulation.is_empty(), "there is no [[manipulation]]; name an observed fact that separates the arms")?;
+            say(
+                !self.manipulation.is_empty(),
+                "there is no [[manipulation]]; name an observed fact that separates the arms",
+            )?;
         }
         say(!self.invariant.is_empty(), "there is no [[invariant]]; name an observed fact that must hold")?;
         let mut names: Vec<String> = self.arms().into_iter().map(|a| a.name).collect();
@@ -508,26 +533,47 @@ impl Spec {
             "in-process" => return Err("design.kind = \"in-process\" needs levers that can be switched per request inside one engine, which no card offers yet; use \"abba\"".into()),
             other => return Err(format!("design.kind = {other:?} is not known; known: abba, latin, aa")),
         }
-        say(self.design.process_per_sample != Some(false), "process_per_sample = false is not possible; every sample is a fresh process")?;
+        say(
+            self.design.process_per_sample != Some(false),
+            "process_per_sample = false is not possible; every sample is a fresh process",
+        )?;
         let [lo, hi] = self.pairs();
         say(4 <= lo && lo <= hi && hi <= 400, "design.pairs is [fewest, most], 4 ≤ fewest ≤ most ≤ 400")?;
         say((1e-4..=0.5).contains(&self.alpha()), "design.alpha is between 0.0001 and 0.5")?;
         say(!self.contract.prompts.is_empty(), "contract.prompts is empty")?;
         say((1..=1_000_000).contains(&self.contract.max_tokens), "contract.max_tokens is 1 to 1000000")?;
         for m in &self.manipulation {
-            say(m.candidate.is_some() || m.control.is_some(), &format!("manipulation {:?} says neither candidate nor control", m.observable))?;
+            say(
+                m.candidate.is_some() || m.control.is_some(),
+                &format!("manipulation {:?} says neither candidate nor control", m.observable),
+            )?;
         }
         for i in &self.invariant {
             let identity = i.pred.is_token_identity();
-            say(identity != i.observable.is_some(), &format!("invariant {:?} needs an observable, or pred = \"token_identity\" without one", i.name))?;
+            say(
+                identity != i.observable.is_some(),
+                &format!(
+                    "invariant {:?} needs an observable, or pred = \"token_identity\" without one",
+                    i.name
+                ),
+            )?;
         }
-        say(self.quality.class == Class::NearExact || self.quality.max_flips.is_none(), "quality.max_flips is for class near-exact")?;
+        say(
+            self.quality.class == Class::NearExact || self.quality.max_flips.is_none(),
+            "quality.max_flips is for class near-exact",
+        )?;
         for a in self.arms() {
             say(a.parallel.is_none_or(|n| (1..=64).contains(&n)), "parallel is 1 to 64")?;
-            say(a.engine.is_none() || (a.rev.is_none() && a.patch.is_none()), "an arm of another engine has no rev and no patch")?;
+            say(
+                a.engine.is_none() || (a.rev.is_none() && a.patch.is_none()),
+                "an arm of another engine has no rev and no patch",
+            )?;
         }
         for key in self.on.keys() {
-            say(crate::verdict::Verdict::known(key), &format!("on.{key} is no verdict; known: {}", crate::verdict::Verdict::NAMES.join(", ")))?;
+            say(
+                crate::verdict::Verdict::known(key),
+                &format!("on.{key} is no verdict; known: {}", crate::verdict::Verdict::NAMES.join(", ")),
+            )?;
         }
         Ok(())
     }
@@ -605,7 +651,11 @@ value = 1.0
         let id = |t: &str| Frozen::parse(t, "x").unwrap().id;
         let base = id(EXAMPLE);
         assert_eq!(base, id(&format!("# a remark\n{EXAMPLE}")));
-        assert_eq!(base, id(&EXAMPLE.replace("v = 1\ntitle = \"one thread or two\"", "title = \"one thread or two\"\nv = 1")));
+        assert_eq!(
+            base,
+            id(&EXAMPLE
+                .replace("v = 1\ntitle = \"one thread or two\"", "title = \"one thread or two\"\nv = 1"))
+        );
         // A default that is written down is another question than one that is left out.
         assert_ne!(base, id(&EXAMPLE.replace("max_tokens = 64", "max_tokens = 64\nseed = 1")));
         assert_ne!(base, id(&EXAMPLE.replace("value = 1.1", "value = 1.2")));
@@ -632,9 +682,15 @@ value = 1.0
     #[test]
     fn a_wrong_word_is_named_with_its_line_and_the_known_ones() {
         let e = refused(|t| t.replace("threads = 2", "thread = 2"));
-        assert!(e.contains("x.toml") && e.contains("line 2") && e.contains("thread") && e.contains("threads"), "{e}");
+        assert!(
+            e.contains("x.toml") && e.contains("line 2") && e.contains("thread") && e.contains("threads"),
+            "{e}"
+        );
         assert!(refused(|t| t.replace("\"probe\"", "\"party\"")).contains("shipping"));
-        assert!(refused(|t| t.replace("pred = \"token_identity\"", "pred = \"token_identitty x\"")).contains("token"));
+        assert!(
+            refused(|t| t.replace("pred = \"token_identity\"", "pred = \"token_identitty x\""))
+                .contains("token")
+        );
         assert!(refused(|t| t.replace("== 2", "about 2")).contains("contains"));
         assert!(refused(|t| t.replace("v = 1", "v = 2")).contains("v = 2"));
         assert!(refused(|t| format!("{t}\n[on]\nkeep = \"x\"")).contains("retain"));

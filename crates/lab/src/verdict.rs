@@ -212,14 +212,22 @@ pub fn decide(e: Evidence<'_>) -> Decision {
     let (sc, st) = (of(control, true), of(candidate, true));
     let (cc, ct) = (of(control, false), of(candidate, false));
     // Before a block has run, the scouts are all there is to look at.
-    let counted = if ct.is_empty() { Pair { control: &sc, candidate: &st } } else { Pair { control: &cc, candidate: &ct } };
+    let counted = if ct.is_empty() {
+        Pair { control: &sc, candidate: &st }
+    } else {
+        Pair { control: &cc, candidate: &ct }
+    };
     let scouted = Pair { control: &sc, candidate: &st };
 
     could_run(&mut d, control, candidate, &[&sc, &st, &cc, &ct]);
     if d.verdict.is_none() {
         declared(&mut d, &e, control, candidate, counted);
         if let Some(f) = check::above_ceiling(&[counted.control, counted.candidate].concat()) {
-            d.settle(Verdict::Void, "ceiling", format!("a sample reads {:.0} % of the ceiling measured in it, which cannot be", 100.0 * f));
+            d.settle(
+                Verdict::Void,
+                "ceiling",
+                format!("a sample reads {:.0} % of the ceiling measured in it, which cannot be", 100.0 * f),
+            );
         }
         let report = quality::judge(&e.spec.spec.quality, counted, scouted);
         if let Some(why) = &report.fails {
@@ -245,7 +253,11 @@ fn could_run(d: &mut Decision, control: &Arm, candidate: &Arm, all: &[&[&RunReco
         } else if arm.name == control.name {
             d.settle(Verdict::Void, "control", format!("the control did not run: {why}"));
         } else if r.exit == Some(REFUSED) {
-            d.settle(Verdict::NotApplicable, "contract", format!("the plan refuses it under this contract: {why}"));
+            d.settle(
+                Verdict::NotApplicable,
+                "contract",
+                format!("the plan refuses it under this contract: {why}"),
+            );
         } else {
             d.settle(Verdict::Reject, "failure", format!("the candidate did not run: {why}"));
         }
@@ -271,7 +283,11 @@ fn declared(d: &mut Decision, e: &Evidence<'_>, control: &Arm, candidate: &Arm, 
     }
     if let Some(r) = records.iter().find(|r| !r.alone()) {
         let beside = r.samples.len();
-        let why = if beside > 1 { format!("{beside} processes ran at once") } else { "the machine lock was not held".into() };
+        let why = if beside > 1 {
+            format!("{beside} processes ran at once")
+        } else {
+            "the machine lock was not held".into()
+        };
         d.settle(Verdict::Void, "lock", format!("not decision-grade: {why} in arm {}", r.arm));
     }
     if let Some(why) = check::prompts(spec, pair) {
@@ -280,16 +296,25 @@ fn declared(d: &mut Decision, e: &Evidence<'_>, control: &Arm, candidate: &Arm, 
     d.manipulation = check::manipulation(&spec.manipulation, pair);
     if !spec.is_null() {
         if check::identical(pair) {
-            d.settle(Verdict::Void, "identical", "the arms ran the same plan, program, model and threads: there is nothing to compare");
+            d.settle(
+                Verdict::Void,
+                "identical",
+                "the arms ran the same plan, program, model and threads: there is nothing to compare",
+            );
         }
         if let Some(m) = d.manipulation.iter().find(|m| !m.pass) {
-            let reason = format!("the manipulation did not take: {} should be {} and was {}", m.name, m.want, m.seen);
+            let reason =
+                format!("the manipulation did not take: {} should be {} and was {}", m.name, m.want, m.seen);
             d.settle(Verdict::Void, "manipulation", reason);
         }
     }
     d.undeclared = check::undeclared(spec, control, candidate, pair);
     if !d.undeclared.is_empty() {
-        d.settle(Verdict::Void, "undeclared", format!("the arms also differ in {}, which the spec does not name", d.undeclared.join(", ")));
+        d.settle(
+            Verdict::Void,
+            "undeclared",
+            format!("the arms also differ in {}, which the spec does not name", d.undeclared.join(", ")),
+        );
     }
     d.engaged = check::engaged(candidate, spec.claim == Claim::Superior, pair);
     if let Some(why) = d.engaged.iter().find_map(Engaged::missing) {
@@ -305,20 +330,36 @@ fn declared(d: &mut Decision, e: &Evidence<'_>, control: &Arm, candidate: &Arm, 
     }
 }
 
-/// The samples of a metric in the blocks that count; control is arm 0, the candidate arm 1, others are left out.
-pub fn measured(e: &Evidence<'_>, candidate: &Arm, metric: &str) -> Vec<Measured> {
+/// The samples of a metric in the blocks that count; arm 0 is the control.
+pub fn measured(e: &Evidence<'_>, metric: &str) -> Vec<Measured> {
     let arms = e.spec.spec.arms();
-    let index = |name: &str| arms.iter().position(|a| a.name == name);
-    let wanted = |r: &&RunRecord| r.stage == Stage::Block && (r.arm == arms[0].name || r.arm == candidate.name);
-    e.records
-        .iter()
-        .filter(wanted)
+    let blocks = e.records.iter().filter(|r| r.stage == Stage::Block);
+    blocks
         .filter_map(|r| {
-            let arm = usize::from(index(&r.arm)? != 0);
+            let arm = arms.iter().position(|a| a.name == r.arm)?;
             let slot = Slot { block: r.block as usize, position: r.position as usize, arm };
             Some(Measured { slot, value: r.metric(metric)? })
         })
         .collect()
+}
+
+/// Numbers of pairs after which the figures are looked at.
+pub fn looks(spec: &Frozen) -> Vec<usize> {
+    let arms = spec.spec.arms().len();
+    let [fewest, most] = spec.spec.pairs();
+    stats::sequential::schedule(
+        fewest,
+        most,
+        stats::design::round(arms) * stats::design::pairs_per_block(arms),
+    )
+}
+
+/// The level of the look after `pairs` pairs: what the last scheduled look up to there may use.
+fn level(spec: &Frozen, pairs: usize) -> Option<f64> {
+    let until: Vec<usize> = looks(spec).into_iter().take_while(|l| *l <= pairs).collect();
+    // Several candidates share what one would have.
+    let alpha = spec.spec.alpha() / spec.spec.tried().len().max(1) as f64;
+    stats::sequential::levels(alpha, spec.spec.pairs()[1], &until).ok()?.last().copied()
 }
 
 fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
@@ -326,24 +367,20 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
     let arms = spec.arms();
     let names = metrics(e.spec);
     let main = &spec.expected.metric;
-    let blocks = e.records.iter().filter(|r| r.stage == Stage::Block).map(|r| r.block).max().map_or(0, |b| b as usize + 1);
     let [fewest, most] = spec.pairs();
-    let counted: Vec<Measured> = measured(e, candidate, main);
-    d.pairs = counted.iter().filter(|m| m.slot.arm == 1).count();
-    if blocks == 0 || d.pairs == 0 {
-        return;
-    }
-    let plan = stats::sequential::Looks::new(fewest, most, spec.alpha() / spec.tried().len().max(1) as f64);
-    d.level = plan.level(d.pairs);
+    let which = arms.iter().position(|a| a.name == candidate.name).unwrap_or(1);
+    d.pairs = measured(e, main).iter().filter(|m| m.slot.arm == which).count();
+    let Some(level) = level(e.spec, d.pairs) else { return };
+    d.level = level;
     for name in &names {
-        let samples = measured(e, candidate, name);
+        let samples = measured(e, name);
         let median = |arm: usize| {
             let v: Vec<f64> = samples.iter().filter(|m| m.slot.arm == arm).map(|m| m.value).collect();
             tamp_base::record::quantile(&v, 0.5)
         };
-        match stats::paired::estimate(&samples, arms.len(), direction(name), d.level, d.seed) {
+        match stats::paired::estimate(&samples, 0, which, direction(name), d.level, d.seed) {
             Ok(estimate) => {
-                d.medians.insert(name.clone(), [median(0), median(1)]);
+                d.medians.insert(name.clone(), [median(0), median(which)]);
                 d.estimates.insert(name.clone(), estimate);
             }
             Err(why) if name == main && d.pairs >= fewest => {
@@ -360,7 +397,12 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
         .collect();
     d.drift = stats::drift::drift(&control, direction(main), &stats::drift::Thresholds::default());
     let share = |arm: &Arm| {
-        let v: Vec<f64> = e.records.iter().filter(|r| r.arm == arm.name).filter_map(|r| r.metric("ceiling_fraction")).collect();
+        let v: Vec<f64> = e
+            .records
+            .iter()
+            .filter(|r| r.arm == arm.name)
+            .filter_map(|r| r.metric("ceiling_fraction"))
+            .collect();
         tamp_base::record::quantile(&v, 0.5)
     };
     let both = [share(&arms[0]), share(candidate)];
@@ -378,9 +420,16 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
         d.settle(Verdict::Void, "drift", reason);
         return;
     }
-    let question = Question { metric: main, claim: spec.claim, success: &spec.success, kill: &spec.kill, mde: spec.design.mde };
+    let question = Question {
+        metric: main,
+        claim: spec.claim,
+        success: &spec.success,
+        kill: &spec.kill,
+        mde: spec.design.mde,
+    };
     let pairs_max = if e.last { d.pairs } else { most };
-    let found = Found { estimates: &d.estimates, floors: &d.floors, pairs: d.pairs, pairs_max, quality: true };
+    let found =
+        Found { estimates: &d.estimates, floors: &d.floors, pairs: d.pairs, pairs_max, quality: true };
     let ruling = judge(&question, &found);
     let verdict = match ruling.outlook {
         Outlook::More => {
@@ -400,7 +449,13 @@ fn null_verdict(d: &mut Decision, main: &str) {
     let Some(e) = d.estimates.get(main) else { return };
     let (ratio, low, high, mde) = (e.ratio, e.low, e.high, 100.0 * e.mde);
     if low <= 1.0 && 1.0 <= high {
-        d.settle(Verdict::Retain, "", format!("identical arms show {ratio:.4} ({low:.4}–{high:.4}); a run of these pairs finds {mde:.1} %"));
+        d.settle(
+            Verdict::Retain,
+            "",
+            format!(
+                "identical arms show {ratio:.4} ({low:.4}–{high:.4}); a run of these pairs finds {mde:.1} %"
+            ),
+        );
     } else {
         d.settle(Verdict::Reject, "", format!("identical arms differ: {ratio:.4} ({low:.4}–{high:.4}); this machine or this design is biased"));
     }
@@ -413,7 +468,8 @@ fn show(g: &Gate, estimates: &Estimates) -> Shown {
         Stat::Median => e.ratio,
     });
     let pass = seen.is_some_and(|s| g.op.holds(s, g.value));
-    let word = serde_json::to_value(g.stat).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+    let word =
+        serde_json::to_value(g.stat).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
     let op = serde_json::to_value(g.op).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
     Shown {
         name: format!("{word} of {}", g.metric),

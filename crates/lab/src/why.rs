@@ -44,7 +44,8 @@ pub struct Known {
 
 /// Two specs ask the same when mechanism tags, contract and arms are the same, whatever their prose.
 pub fn signature(value: &Value) -> String {
-    let mut tags: Vec<String> = value["tags"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    let mut tags: Vec<String> =
+        value["tags"].as_array().into_iter().flatten().map(Value::to_string).collect();
     tags.sort();
     let unnamed = |v: &Value| {
         let mut v = v.clone();
@@ -53,7 +54,8 @@ pub fn signature(value: &Value) -> String {
         }
         v
     };
-    let arms: Vec<Value> = ["control", "candidate", "candidates"].iter().map(|k| unnamed(&value[*k])).collect();
+    let arms: Vec<Value> =
+        ["control", "candidate", "candidates"].iter().map(|k| unnamed(&value[*k])).collect();
     hash(&json!({ "tags": tags, "contract": value["contract"], "arms": arms }))
 }
 
@@ -87,7 +89,13 @@ impl<'r> Book<'r> {
 fn answers(d: &Decision) -> bool {
     matches!(
         d.verdict,
-        Some(Verdict::Retain | Verdict::Reject | Verdict::Revert | Verdict::Inconclusive | Verdict::NotApplicable)
+        Some(
+            Verdict::Retain
+                | Verdict::Reject
+                | Verdict::Revert
+                | Verdict::Inconclusive
+                | Verdict::NotApplicable
+        )
     )
 }
 
@@ -113,13 +121,13 @@ pub fn answer(rows: &[Row], spec: &Frozen, hash_of: &mut dyn FnMut(&str) -> Stri
 }
 
 /// Everything known under a word: a tag, a part of one, or a word of a title. Newest first, our own before others'.
-pub fn look_up(rows: &[Row], word: &str, hash_of: &mut dyn FnMut(&str) -> String) -> Vec<Known> {
+/// `hash_of` gives today's hash of a dependency of a spec.
+pub fn look_up(rows: &[Row], word: &str, hash_of: &mut dyn FnMut(&str, &str) -> String) -> Vec<Known> {
     let book = Book::read(rows);
     let word = word.to_lowercase();
     let fits = |tags: &[String], title: &str| {
         title.to_lowercase().contains(&word) || tags.iter().any(|t| t.to_lowercase().contains(&word))
     };
-    let mut today: BTreeMap<String, String> = BTreeMap::new();
     let mut out = Vec::new();
     for row in rows.iter().rev() {
         let corrections = book.corrected.get(row.hash.as_str()).cloned().unwrap_or_default();
@@ -132,10 +140,7 @@ pub fn look_up(rows: &[Row], word: &str, hash_of: &mut dyn FnMut(&str) -> String
                 if !fits(&tags, &title) {
                     continue;
                 }
-                let moved = depends.iter().find(|(name, old)| {
-                    let now = today.entry((*name).clone()).or_insert_with(|| hash_of(name));
-                    now != *old
-                });
+                let moved = depends.iter().find(|(name, old)| hash_of(id, name) != **old);
                 let expired = match book.superseded.get(row.hash.as_str()) {
                     Some(why) => Some(format!("superseded: {why}")),
                     None => moved.map(|(name, _)| format!("{name} has changed since")),
@@ -155,20 +160,26 @@ pub fn look_up(rows: &[Row], word: &str, hash_of: &mut dyn FnMut(&str) -> String
                     note: String::new(),
                 });
             }
-            Body::External { name, tags, verdict, note, source, predicted } if fits(tags, name) => out.push(Known {
-                row: row.hash.clone(),
-                at_ms: row.at_ms,
-                id: name.clone(),
-                title: name.clone(),
-                tags: tags.clone(),
-                candidate: String::new(),
-                verdict: verdict.clone(),
-                reason: note.clone(),
-                external: true,
-                expired: book.superseded.get(row.hash.as_str()).map(|why| format!("superseded: {why}")),
-                corrections,
-                note: if predicted.is_empty() { source.clone() } else { format!("{source}; {predicted}") },
-            }),
+            Body::External { name, tags, verdict, note, source, predicted } if fits(tags, name) => {
+                out.push(Known {
+                    row: row.hash.clone(),
+                    at_ms: row.at_ms,
+                    id: name.clone(),
+                    title: name.clone(),
+                    tags: tags.clone(),
+                    candidate: String::new(),
+                    verdict: verdict.clone(),
+                    reason: note.clone(),
+                    external: true,
+                    expired: book.superseded.get(row.hash.as_str()).map(|why| format!("superseded: {why}")),
+                    corrections,
+                    note: if predicted.is_empty() {
+                        source.clone()
+                    } else {
+                        format!("{source}; {predicted}")
+                    },
+                })
+            }
             _ => {}
         }
     }

@@ -34,6 +34,8 @@ pub enum BenchCommand {
     Batch(BenchBatchArgs),
     /// What more rows at once cost: every block format, or with MODEL the whole engine
     Width(BenchWidthArgs),
+    /// What a prompt saves that begins like the one before it: 0 to 95 percent
+    Prefix(BenchPrefixArgs),
     /// Another engine and ours in turn, on the same file and token ids
     Vs(BenchVsArgs),
     /// The 87 published operations: published, numpy, ours
@@ -175,6 +177,32 @@ pub struct BenchWidthArgs {
     /// Rounds over all widths; costs are medians of ratios within a round
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
+    /// Keeps the table of a model for `explain`, which then says from which acceptance on a draft pays
+    #[arg(long, requires = "model")]
+    pub save: bool,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Arguments of `bench prefix`.
+#[derive(Debug, Args)]
+pub struct BenchPrefixArgs {
+    /// A path, a name of the store, or hf:…
+    pub model: Option<String>,
+    /// Tokens of every prompt
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(32..))]
+    pub tokens: u32,
+    /// Percent of a prompt that the one before began with
+    #[arg(long, default_value = "0,25,50,75,90,95", value_delimiter = ',', value_name = "PERCENT,…",
+          value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub shares: Vec<u32>,
+    /// Counted prompts per share
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// Text for the prompts instead of the built-in prose
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,

@@ -14,7 +14,7 @@ use tamp_kernels::pool::Pool;
 
 use crate::args::BenchOpsArgs;
 use crate::cmd::load::rung;
-use crate::cmd::{Ctx, cores};
+use crate::cmd::{Ctx, Graded, cores};
 use crate::fail::Done;
 use crate::out::note;
 use crate::say;
@@ -64,7 +64,7 @@ pub fn run(ctx: &Ctx, a: &BenchOpsArgs) -> Done {
         }
     }
     if ctx.json {
-        return ctx.json(&row);
+        return ctx.json(&Graded { row: &row, decision_grade: ctx.decision_grade });
     }
     let vs = a.vs.is_some();
     let extra = if vs { format!(" {:>10} {:>7}", "numpy µs", "ratio") } else { String::new() };

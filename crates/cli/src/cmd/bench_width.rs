@@ -13,8 +13,9 @@ use tamp_kernels::pool::Pool;
 
 use crate::args::BenchWidthArgs;
 use crate::cmd::load::{Wish, load, rung};
-use crate::cmd::{Ctx, cores};
+use crate::cmd::{Ctx, Graded, cores, widths};
 use crate::fail::{Done, Fail, nearest};
+use crate::out::note;
 use crate::say;
 
 /// The whole engine when a model is named, else the block formats.
@@ -30,8 +31,15 @@ fn whole(ctx: &Ctx, a: &BenchWidthArgs, model: &str) -> Done {
     let wish = Wish { batch: Some(engine::STREAMS), ctx: Some(engine::positions(rounds)) };
     let mut l = load(ctx, Some(model), &a.load, wish)?;
     let row = engine::engine(&mut l.subject(), PROSE, rounds)?;
+    l.settle()?;
+    let key = widths::Key::of(&l);
+    let table = key.stamp(&row)?;
+    if a.save {
+        let file = widths::save(ctx, &key, &table)?;
+        note(format_args!("kept for `tamp explain` in {}", file.display()));
+    }
     if ctx.json {
-        return ctx.json(&row);
+        return ctx.json(&table);
     }
     say!("{:>5}  {:>9}  {:>6}  {:>13}", "rows", "step ms", "cost", "range");
     for p in &row.points {
@@ -63,7 +71,7 @@ fn by_format(ctx: &Ctx, a: &BenchWidthArgs) -> Done {
             line(f);
         }
     })?;
-    ctx.json(&row)
+    ctx.json(&Graded { row: &row, decision_grade: ctx.decision_grade })
 }
 
 fn line(f: &FormatRow) {

@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod bench_ops;
+mod bench_prefix;
 mod bench_sample;
 mod bench_vs;
 mod bench_width;
@@ -14,6 +15,7 @@ pub mod convert;
 mod eval;
 mod explain;
 mod generate;
+mod lab;
 mod list;
 mod load;
 mod machine;
@@ -23,6 +25,7 @@ mod quantize;
 mod run;
 mod techniques;
 mod tokenize;
+mod widths;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -70,6 +73,16 @@ impl Ctx {
         }
         Ok(())
     }
+}
+
+/// A row of a workload without an engine, and what it is worth: [`Ctx::decision_grade`].
+#[derive(serde::Serialize)]
+pub struct Graded<'a, T> {
+    /// the row
+    #[serde(flatten)]
+    pub row: &'a T,
+    /// the machine's lock was held
+    pub decision_grade: bool,
 }
 
 /// Threads when nothing is said.
@@ -140,6 +153,7 @@ pub fn dispatch(cli: Cli, started: Instant) -> Done {
             let _lock = if a.command.measures() { machine::hold(&mut ctx, a.wait)? } else { None };
             bench::run(&ctx, &a.command)
         }
+        Command::Lab(a) => lab::run(&ctx, &a),
         Command::Explain(a) => explain::run(&ctx, &a),
         Command::Chat(a) => chat::run(&ctx, &a),
         Command::Eval(EvalCommand::Ppl(a)) => eval::ppl(&ctx, &a),

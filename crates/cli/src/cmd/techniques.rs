@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use tamp_base::card::{Card, Effect, Room};
+use tamp_base::card::{Card, Effect, KnobKind, Room};
 
 use crate::args::TechniquesArgs;
 use crate::cmd::Ctx;
@@ -19,7 +19,7 @@ pub fn run(ctx: &Ctx, a: &TechniquesArgs) -> Done {
     }
     let chosen = choose(&rooms, a.name.as_deref())?;
     if ctx.json {
-        let all: Vec<Value> = chosen.iter().map(|(room, card)| as_json(room, card)).collect();
+        let all: Vec<Value> = chosen.iter().map(|(room, card)| as_json(room.name, card)).collect();
         return if a.name.is_some() && all.len() == 1 { ctx.json(&all[0]) } else { ctx.json(&all) };
     }
     let mut out = String::new();
@@ -67,14 +67,28 @@ fn effect(e: Effect) -> &'static str {
     }
 }
 
-fn as_json(room: &Room, c: &Card) -> Value {
+/// A card as the lab reads it.
+pub fn as_json(room: &str, c: &Card) -> Value {
     let knobs: Vec<Value> = c
         .knobs
         .iter()
-        .map(|k| json!({ "name": k.name, "about": k.about, "default": k.default, "accepts": k.kind.want() }))
+        .map(|k| {
+            json!({ "name": k.name, "about": k.about, "default": k.default, "accepts": k.kind.want(),
+                "values": values(&k.kind) })
+        })
         .collect();
-    json!({ "room": room.name, "name": c.name, "aka": c.aka, "about": c.about, "paper": c.paper, "claim": c.claim,
+    json!({ "room": room, "name": c.name, "aka": c.aka, "about": c.about, "paper": c.paper, "claim": c.claim,
         "effect": c.effect, "needs": c.needs, "knobs": knobs })
+}
+
+/// What a knob accepts, for a program.
+fn values(kind: &KnobKind) -> Value {
+    match *kind {
+        KnobKind::Int(min, max) => json!({ "type": "int", "min": min, "max": max }),
+        KnobKind::Float(min, max) => json!({ "type": "float", "min": min, "max": max }),
+        KnobKind::Bool => json!({ "type": "bool" }),
+        KnobKind::Choice(of) => json!({ "type": "choice", "of": of }),
+    }
 }
 
 fn full(out: &mut String, room: &Room, c: &Card) {

@@ -1,0 +1,178 @@
+//! What the lab tells a terminal.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tamp_lab::check::Shown;
+use tamp_lab::ledger::{Body, Row};
+use tamp_lab::spec::Frozen;
+use tamp_lab::verdict::Decision;
+use tamp_lab::why::Known;
+
+use crate::cmd::Ctx;
+use crate::fail::{Done, Fail};
+use crate::say;
+
+/// The spec a row is about.
+pub fn subject(row: &Row) -> &str {
+    match &row.body {
+        Body::Opened { spec, .. } | Body::Measured { spec, .. } | Body::Decided { spec, .. } => spec,
+        _ => "",
+    }
+}
+
+/// Every question of a ledger, by id.
+pub fn opened(rows: &[Row]) -> BTreeMap<String, Frozen> {
+    let spec = |r: &Row| match &r.body {
+        Body::Opened { spec, value, .. } => {
+            Some((spec.clone(), Frozen::from_value(value.clone(), spec).ok()?))
+        }
+        _ => None,
+    };
+    rows.iter().filter_map(spec).collect()
+}
+
+/// One line per verdict, newest first.
+pub fn list(ctx: &Ctx, rows: &[Row]) -> Done {
+    let specs = opened(rows);
+    let decided = rows.iter().rev().filter_map(|r| match &r.body {
+        Body::Decided { spec, decision, .. } => Some((r, spec, decision)),
+        _ => None,
+    });
+    let mut all = Vec::new();
+    for (row, spec, d) in decided {
+        let title = specs.get(spec).map_or("", |s| s.spec.title.as_str());
+        let verdict = d.verdict.map_or("open", |v| v.word());
+        if ctx.json {
+            all.push(json!({ "row": row.hash, "spec": spec, "candidate": d.candidate, "title": title,
+                "verdict": d.verdict, "reason": d.reason }));
+        } else {
+            say!("{}  {verdict:<14}  {title}{}", &spec[..12], named(&d.candidate));
+        }
+    }
+    ctx.json(&json!({ "kind": "tamp.lab.list", "v": 1, "rows": all }))
+}
+
+fn named(candidate: &str) -> String {
+    if candidate == "candidate" { String::new() } else { format!(" [{candidate}]") }
+}
+
+/// The newest verdicts on a spec.
+pub fn show(ctx: &Ctx, rows: &[Row], id: &str) -> Done {
+    let specs = opened(rows);
+    let mut fits = specs.iter().filter(|(s, _)| !id.is_empty() && s.starts_with(id));
+    let (Some((id, spec)), None) = (fits.next(), fits.next()) else {
+        return Err(Fail::usage(format!("{id:?} is not the beginning of exactly one spec's id"))
+            .hint("`tamp lab list` shows them"));
+    };
+    let newest = rows.iter().filter_map(|r| match &r.body {
+        Body::Decided { spec, attempt, .. } if spec == id => Some(*attempt),
+        _ => None,
+    });
+    let attempt = newest.max();
+    let decided: Vec<(&Row, &Decision)> = rows
+        .iter()
+        .filter_map(|r| match &r.body {
+            Body::Decided { spec, attempt: a, decision, .. } if spec == id && Some(*a) == attempt => {
+                Some((r, &**decision))
+            }
+            _ => None,
+        })
+        .collect();
+    if ctx.json {
+        let all: Vec<_> = decided.iter().map(|(r, d)| json!({ "row": r.hash, "decision": d })).collect();
+        return ctx.json(
+            &json!({ "kind": "tamp.lab.show", "v": 1, "spec": id, "value": spec.value, "decided": all }),
+        );
+    }
+    say!("{}", spec.spec.title);
+    say!("  {}", spec.spec.hypothesis);
+    if decided.is_empty() {
+        say!("  no verdict yet");
+    }
+    for (row, d) in decided {
+        decision(spec, row, d);
+    }
+    Ok(())
+}
+
+fn decision(spec: &Frozen, row: &Row, d: &Decision) {
+    say!("");
+    say!("{}{}: {}", d.verdict.map_or("open", |v| v.word()).to_uppercase(), named(&d.candidate), d.reason);
+    if let Some(b) = &d.blocker {
+        say!("  needs ({:?}): {}", b.kind, b.needs);
+    }
+    for (metric, e) in &d.estimates {
+        let [a, b] = d.medians.get(metric).copied().unwrap_or([f64::NAN; 2]);
+        let floor =
+            d.floors.get(metric).map_or(String::new(), |f| format!(", A/A floor ±{:.1} %", 100.0 * f.floor));
+        say!(
+            "  {metric:<18} {a:>10.3} → {b:>10.3}   × {:.4} ({:.4}–{:.4}), {} pairs, finds {:.1} %{floor}",
+            e.ratio,
+            e.low,
+            e.high,
+            e.pairs,
+            100.0 * e.mde
+        );
+    }
+    if spec.spec.candidate.is_some() || !spec.spec.candidates.is_empty() {
+        say!("  predicted × {:.2} ({})", d.predicted, spec.spec.expected.model);
+    }
+    if let Some([a, b]) = d.ceiling {
+        say!("  share of the read ceiling {:.2} → {:.2}", a, b);
+    }
+    if d.voided > 0 {
+        say!("  {} blocks were disturbed and do not count", d.voided);
+    }
+    checks("manipulation", &d.manipulation);
+    checks("invariant", &d.invariants);
+    checks("gate", &d.gates);
+    for e in &d.engaged {
+        say!(
+            "  engaged       {}: asked {}, declined {}, acted {}",
+            e.card,
+            e.acts.asked,
+            e.acts.declined,
+            e.acts.acted
+        );
+    }
+    if let Some(q) = &d.quality {
+        let first =
+            q.first.as_ref().map_or(String::new(), |(p, at)| format!(", first at token {at} of {p:?}"));
+        say!("  quality       {} of {} requests gave other tokens{first}", q.flips, q.requests);
+    }
+    say!("  row {}", &row.hash[..12]);
+}
+
+fn checks(kind: &str, all: &[Shown]) {
+    for s in all {
+        let mark = if s.pass { "✓" } else { "✗" };
+        say!("  {kind:<13} {mark} {}: {} (seen: {})", s.name, s.want, s.seen);
+    }
+}
+
+/// What is known under a word.
+pub fn known(all: &[Known], tag: &str) {
+    if all.is_empty() {
+        say!("nothing is known under {tag:?}");
+    }
+    for k in all {
+        let days = k.at_ms / 86_400_000;
+        let who = if k.external { "external, conditions differ" } else { &k.id[..k.id.len().min(12)] };
+        say!("{:<14} {}{}  ({who}, day {days})", k.verdict, k.title, named_or_none(&k.candidate));
+        say!("    {}", k.reason);
+        if !k.note.is_empty() {
+            say!("    {}", k.note);
+        }
+        if let Some(why) = &k.expired {
+            say!("    expired: {why}");
+        }
+        for c in &k.corrections {
+            say!("    corrected: {c}");
+        }
+    }
+}
+
+fn named_or_none(candidate: &str) -> String {
+    if candidate.is_empty() { String::new() } else { named(candidate) }
+}

@@ -1,0 +1,123 @@
+//! `tamp lab new`: a spec that asks for what is missing.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use tamp_lab::spec::Frozen;
+
+use crate::args::LabNewArgs;
+use crate::cmd::Ctx;
+use crate::fail::{At, Code, Done, Fail};
+use crate::say;
+
+/// Writes it; a file that is there is left alone.
+pub fn write(ctx: &Ctx, a: &LabNewArgs) -> Done {
+    let slug: String =
+        a.title.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let words: Vec<&str> = slug.split('-').filter(|w| !w.is_empty()).collect();
+    let path =
+        a.out.clone().unwrap_or_else(|| PathBuf::from("lab/specs").join(format!("{}.toml", words.join("-"))));
+    if path.exists() {
+        return Err(Fail::usage(format!("{} is there already", path.display())).hint("give another --out"));
+    }
+    let text = text(a)?;
+    // What is written is what `run` takes: a template that is refused would be a trap.
+    Frozen::parse(&text, "the template").map_err(|e| Fail::new(Code::Other, e))?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).at("create", folder)?;
+    }
+    std::fs::write(&path, text).at("write", &path)?;
+    ctx.json(&json!({ "kind": "tamp.lab.new", "v": 1, "file": path }))?;
+    if !ctx.json {
+        say!("{}", path.display());
+        say!("fill in what it asks for, then: tamp lab run {}", path.display());
+    }
+    Ok(())
+}
+
+fn text(a: &LabNewArgs) -> Done<String> {
+    let quote = |s: &str| toml::Value::String(s.to_string()).to_string();
+    let list = |v: &[&String]| format!("[{}]", v.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", "));
+    let rooms = tamp_engine::rooms();
+    let is_use = |t: &&String| t.split('=').next().is_some_and(|key| rooms.iter().any(|r| r.name == key));
+    if let Some(bad) = a.tries.iter().find(|t| !t.contains('=')) {
+        return Err(Fail::usage(format!(
+            "--try {bad:?} is not ROOM=NAME or KNOB=VALUE; see `tamp techniques`"
+        )));
+    }
+    let uses: Vec<&String> = a.tries.iter().filter(is_use).collect();
+    let sets: Vec<&String> = a.tries.iter().filter(|t| !is_use(t)).collect();
+    let tags: Vec<String> = a.tries.iter().filter_map(|t| t.split('=').next()).map(String::from).collect();
+    let tags = if tags.is_empty() { vec!["untagged".to_string()] } else { tags };
+    let title = quote(&a.title);
+    let up = matches!(tamp_lab::verdict::direction(&a.metric), tamp_lab::stats::Direction::Up);
+    let direction = if up { "up" } else { "down" };
+    Ok(format!(
+        r#"# An experiment: https://toml.io, one key per line. Ratios are oriented so that more than 1 is better.
+# Its id is a hash of these fields; once it has run, a changed file is another question.
+kind = "tamp.lab.spec"
+v = 1
+title = {title}
+lane = "probe"             # shipping, publication, probe, microbench, infra
+hypothesis = "what you believe and what could turn out false"
+mechanism = "by what it would work"
+tags = {tags}
+change = "what differs between the arms, minimal"
+confidence = 0.5           # before measuring
+assumptions = 1            # what must hold beside the mechanism
+revert = "flag"            # flag, delete, revert
+depends = ["machine", "model", "crate:kernels", "crate:engine"]
+
+[expected]                 # say it before you measure; the report lays it beside what was measured
+metric = {metric}
+direction = "{direction}"
+effect = 1.1
+model = "where that figure comes from"
+
+[control]                  # as tamp is
+
+[candidate]                # use = ["room=name"], set = ["card.knob=value"], args = ["--ctx", "512"], threads, model, rev
+use = {uses}
+set = {sets}
+
+[contract]                 # what every process does
+model = {model}
+prompts = ["prose"]        # short, prose, long, code-edit, chat
+max_tokens = 64
+temperature = 0
+seed = 1
+
+[[manipulation]]           # an observed fact that separates the arms; without it a lever that does nothing looks like "no effect"
+observable = "plan_hash"   # plan.…, observed.…, counter.CARD.acted, metric.…, threads
+candidate = "differs"
+
+[[invariant]]
+name = "tokens identical"
+pred = "token_identity"
+
+[quality]
+class = "exact"            # exact, near-exact (max_flips), approximate
+
+[design]
+kind = "abba"
+pairs = [8, 24]            # fewest, most
+
+[[success]]                # all must hold to retain
+metric = {metric}
+stat = "ci_low"
+op = ">="
+value = 1.02
+
+[[kill]]                   # any ends the idea
+metric = {metric}
+stat = "ci_high"
+op = "<"
+value = 1.0
+"#,
+        tags = list(&tags.iter().collect::<Vec<_>>()),
+        metric = quote(&a.metric),
+        uses = list(&uses),
+        sets = list(&sets),
+        model = quote(&a.model),
+    ))
+}
