@@ -122,12 +122,17 @@ fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     h
 }
 
-/// P(X ≤ k) of a fair binomial of `n` throws.
-pub fn binomial_half_cdf(k: usize, n: usize) -> f64 {
-    let ln_choose =
-        |k: f64| libm::lgamma(n as f64 + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n as f64 - k + 1.0);
-    let half = n as f64 * std::f64::consts::LN_2;
-    (0..=k.min(n)).map(|i| libm::exp(ln_choose(i as f64) - half)).sum::<f64>().min(1.0)
+/// P(X ≤ k) of a binomial of `n` throws that succeed with probability `p` (0 < p < 1).
+pub fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
+    if k >= n {
+        return 1.0;
+    }
+    let ln_fact = |m: usize| libm::lgamma(m as f64 + 1.0);
+    let (hit, miss) = (libm::log(p), libm::log1p(-p));
+    let term = |i: usize| {
+        libm::exp(ln_fact(n) - ln_fact(i) - ln_fact(n - i) + i as f64 * hit + (n - i) as f64 * miss)
+    };
+    (0..=k).map(term).sum::<f64>().min(1.0)
 }
 
 #[cfg(test)]
@@ -175,8 +180,9 @@ mod tests {
 
     #[test]
     fn binomial_sums_are_exact_counts() {
-        near(binomial_half_cdf(0, 5), 1.0 / 32.0, 1e-14);
-        near(binomial_half_cdf(2, 8), 37.0 / 256.0, 1e-14);
-        near(binomial_half_cdf(9, 9), 1.0, 1e-12);
+        near(binomial_cdf(0, 5, 0.5), 1.0 / 32.0, 1e-14);
+        near(binomial_cdf(2, 8, 0.5), 37.0 / 256.0, 1e-14);
+        near(binomial_cdf(1, 3, 0.25), (27.0 + 27.0) / 64.0, 1e-14);
+        near(binomial_cdf(9, 9, 0.5), 1.0, 0.0);
     }
 }

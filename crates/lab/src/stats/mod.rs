@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 pub mod design;
 pub mod dist;
+pub mod drift;
 pub mod judge;
 pub mod null;
 pub mod paired;
 pub mod rng;
+pub mod selftest;
 pub mod sequential;
 
 /// Version of the statistics. A verdict stores it; a change of any figure they give raises it.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tamp_base::record::quantile;
 
-use super::dist::{binomial_half_cdf, t_upper};
+use super::dist::{binomial_cdf, t_upper};
 use super::null::detectable;
 use super::rng::Rng;
 use super::{Direction, Error, Estimate, Measured, VERSION};
@@ -275,7 +275,7 @@ fn bootstrap_se(walsh: &Walsh, resamples: usize, rng: &mut Rng) -> f64 {
 pub fn sign_p(values: &[f64]) -> f64 {
     let above = values.iter().filter(|v| **v > 0.0).count();
     let below = values.iter().filter(|v| **v < 0.0).count();
-    (2.0 * binomial_half_cdf(above.min(below), above + below)).min(1.0)
+    (2.0 * binomial_cdf(above.min(below), above + below, 0.5)).min(1.0)
 }
 
 /// Two-sided p of |sum| under random signs: all 2ⁿ of them up to n = 16, else 9999 drawn ones and the observed.
