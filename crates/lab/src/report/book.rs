@@ -12,8 +12,6 @@ use crate::verdict::Decision;
 /// One measured row.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured<'r> {
-    /// the row
-    pub row: &'r Row,
     /// `scout`, `opening`, `block N`, `closing`, `reverted`
     pub what: &'r str,
     /// record file
@@ -143,7 +141,7 @@ impl<'r> Book<'r> {
                     }
                 }
                 Body::Measured { spec, what, records, void, attempt } => {
-                    let m = Measured { row, what, records, void: void.as_deref() };
+                    let m = Measured { what, records, void: void.as_deref() };
                     b.experiment(&mut places, spec).attempts.entry(*attempt).or_default().measured.push(m);
                 }
                 Body::Decided { spec, attempt, calibration, decision, commit, action } => {
