@@ -76,10 +76,11 @@ class Peer:
         start = time.perf_counter()
         token = self.prompt(ids, 0)
         before = time.perf_counter()
-        prefill, steps = before - start, []
+        prefill, steps, self.tokens = before - start, [], [token]
         for i in range(n - 1):
             self.forward([(token, len(ids) + i, 0, True)])
             token = self.best(0)
+            self.tokens.append(token)
             now = time.perf_counter()
             steps.append(now - before)
             before = now

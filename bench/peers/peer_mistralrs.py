@@ -29,7 +29,8 @@ class Peer:
     def request(self, ids, text, n):
         own = self.runner.tokenize_text(text, add_special_tokens=False, enable_thinking=None)
         ask = self.m.CompletionRequest(prompt=text, model="default", max_tokens=n, temperature=0.0, ignore_eos=True)
-        usage = self.runner.send_completion_request(ask).usage
+        answer = self.runner.send_completion_request(ask)
+        usage, self.text = answer.usage, answer.choices[0].text
         if usage.completion_tokens != n:
             raise RuntimeError(f"{usage.completion_tokens} of {n} tokens")
         # The completion's time starts at the first token.

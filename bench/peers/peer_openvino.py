@@ -30,6 +30,7 @@ class Peer:
         out = self.pipe.generate(self.ov.Tensor(self.np.array([ids], dtype=self.np.int64)), config)
         if len(out.tokens[0]) != n:
             raise RuntimeError(f"{len(out.tokens[0])} of {n} tokens")
+        self.tokens = list(out.tokens[0])
         times = out.perf_metrics.raw_metrics.m_new_token_times
         prefill = out.perf_metrics.get_ttft().mean / 1e3
         # Either clock values in ms or in µs, by version; its own mean time per token says which.

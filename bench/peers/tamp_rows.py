@@ -4,15 +4,19 @@
 
 `ids.json` holds one list of token ids (`tamp tokenize MODEL --file TEXT --json`), or one per stream for --work batch.
 With --serve a peer loads the model once, says that it is ready, and answers one request per line of stdin; this is
-how `tamp bench vs` talks to it. A peer that is not installed says so in one line and ends with code 3.
+how `tamp bench vs` talks to it. With --sample ASK it reads a question of the lab (`tamp.lab.ask`, see
+`lab/engines.toml`), answers it greedily, prints one `tamp.bench.sample` row and ends. A peer that is not installed says
+so in one line and ends with code 3.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
 import statistics
 import sys
+import time
 
 
 class Unsupported(Exception):
@@ -80,10 +84,79 @@ def answer(peer, name, ask):
     return max(rows, key=rate)
 
 
+def code_hash():
+    """sha256 over name and content of every file with code in this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/maps") as f:
+            rows = [line.split(None, 5) for line in f]
+    except OSError:
+        return None
+    files = {r[5].strip() for r in rows if len(r) == 6 and "x" in r[1] and r[5].startswith("/")}
+    total = hashlib.sha256()
+    for path in sorted(files, key=lambda p: (os.path.basename(p), p)):
+        try:
+            with open(path, "rb") as f:
+                one = hashlib.sha256(f.read()).digest()
+        except OSError:
+            return None
+        total.update(os.path.basename(path).encode() + b"\0" + one)
+    return total.hexdigest()
+
+
+def memory_peak():
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def shares(seconds, n):
+    """`n` equal parts in ns that add up."""
+    whole = round(seconds * 1e9)
+    return [whole // n + (i < whole % n) for i in range(n)] if n else []
+
+
+def sampled(peer, prompt, n):
+    """One request of a sample, whether the ids were the same, and whether each token has a time of its own."""
+    peer.tokens, peer.text = [], ""
+    same, prefill, steps, total = peer.request(prompt["ids"], prompt["text"], n)
+    each = total is None
+    gaps = [round(s * 1e9) for s in steps] if each else shares(total, steps)
+    first = round(prefill * 1e9)
+    run = {"prompt": prompt["name"], "prompt_hash": prompt["hash"], "prompt_tokens": len(prompt["ids"]),
+           "cached_tokens": 0, "tokens": [int(t) for t in peer.tokens], "text": peer.text, "first_token_ns": first,
+           "prefill_ns": first, "token_ns": gaps, "total_ns": first + sum(gaps), "finish": "length"}
+    return run, same, each
+
+
+def sample_row(peer, name, ask, load_s):
+    if ask["kind"] != "tamp.lab.ask" or ask["v"] != 1:
+        raise Unsupported(f"the question is `{ask['kind']}` version {ask['v']}, not `tamp.lab.ask` version 1")
+    if ask["temperature"] != 0:
+        raise Unsupported("this adapter answers greedily only (temperature 0)")
+    setting = peer.settings("decode")[0]
+    peer.use(setting)
+    for _ in range(ask["warmup"]):
+        for prompt in ask["prompts"]:
+            sampled(peer, prompt, ask["max_tokens"])
+    runs = [sampled(peer, prompt, ask["max_tokens"]) for prompt in ask["prompts"]]
+    each = all(e for _, _, e in runs)
+    observed = {"same_ids": all(s for _, s, _ in runs), "ids_told": all(r["tokens"] for r, _, _ in runs),
+                "chunked": not each, "token_times": "each" if each else "mean", "engine_code_sha256": code_hash()}
+    row = {"kind": "tamp.bench.sample", "v": 1, "engine": {"name": name, "version": peer.version},
+           "settings": [f"setting={setting}"], "threads": ask["threads"], "phases_ms": {"load": load_s * 1e3},
+           "requests": [r for r, _, _ in runs], "observed": {k: v for k, v in observed.items() if v is not None}}
+    peak = memory_peak()
+    return row if peak is None else {**row, "memory_peak": peak}
+
+
 def main(name, package, open_peer):
     """`open_peer(model, threads, ctx, streams)` imports the engine and loads the model. A peer has `version`,
     `settings(work)`, `use(setting)`, `request(ids, text, n) -> (ids were the same, prefill seconds, seconds of each
-    later token, None)` (or their number and their total), `together(lists, n) -> (same, seconds of each step)`."""
+    later token, None)` (or their number and their total), `together(lists, n) -> (same, seconds of each step)`. After a request `tokens`
+    holds the new ids and `text` the new text, where the engine tells them."""
     a = argparse.ArgumentParser(description=f"{name} beside tamp: the rows of `tamp bench`, on the same token ids")
     a.add_argument("model")
     a.add_argument("--work", choices=["decode", "prefill", "batch", "context"], default="decode")
@@ -95,6 +168,7 @@ def main(name, package, open_peer):
     a.add_argument("--streams", type=int, default=1)
     a.add_argument("--repeats", type=int, default=3)
     a.add_argument("--serve", action="store_true")
+    a.add_argument("--sample", metavar="ASK", help="the file of a question of the lab")
     o = a.parse_args()
     # Rows go to the real stdout; what libraries print there goes to stderr.
     rows = os.fdopen(os.dup(1), "w")
@@ -104,6 +178,12 @@ def main(name, package, open_peer):
         rows.write(json.dumps(value) + "\n")
         rows.flush()
 
+    ask = None
+    if o.sample:
+        with open(o.sample) as f:
+            ask = json.load(f)
+        o.threads, o.ctx, o.streams = ask["threads"], ask["ctx"], 1
+    start = time.perf_counter()
     try:
         peer = open_peer(o.model, o.threads, o.ctx, o.streams)
     except ImportError as e:
@@ -112,6 +192,13 @@ def main(name, package, open_peer):
     except Exception as e:
         say({"failed": f"{name} does not load {os.path.basename(o.model)}: {e}"})
         sys.exit(1)
+    if ask:
+        try:
+            say(sample_row(peer, name, ask, time.perf_counter() - start))
+        except Exception as e:
+            say({"failed": f"{name}: {e}"})
+            sys.exit(1)
+        return
     if o.serve:
         say({"ready": name, "version": peer.version})
         for line in sys.stdin:

@@ -111,7 +111,7 @@ pub trait Lanes: Copy {
     unsafe fn dot8(acc: Self::I, w: Self::B, a: i32) -> Self::I;
     /// `dot7` takes codes up to 255
     const DOT7_WIDE: bool;
-    /// `dot7` is one operation, so that groups may come one at a time; else `dots` is the better way
+    /// `dot7` is one operation and groups come one at a time; else they come together, through `dots`
     const DOT7_FUSED: bool;
     /// what `dot8` leaves in per unit of Σa: 128 or 0
     const DOT8_BIAS: i32;

@@ -76,48 +76,61 @@ pub trait Tile {
     /// The exact inverse of [`Tile::pack`].
     fn unpack(tile: &[u8], lane: usize, dst: &mut [u8]);
 
-    /// `acc[r][t] += w[r] · a[t]` over superblock `sb`, for `R` tiles whose superblocks start at `w[r]`.
+    /// `acc[r][t] += w[r] · a[t]` over one superblock.
     ///
     /// # Safety
-    /// Each `w[r]` holds [`Tile::BYTES`] bytes, every activation row covers the superblock, and the rung is there.
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    );
+    /// [`At`] keeps what it says of this format, and the rung is there.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>);
 }
+
+/// One superblock of `R` tiles side by side and of `T` activation rows.
+pub struct At<'a, const R: usize, const T: usize> {
+    /// where each tile's superblock starts, [`Tile::BYTES`] bytes
+    pub w: [*const u8; R],
+    /// the rows, which cover the superblock
+    pub a: &'a [Act; T],
+    /// its index in the rows
+    pub sb: usize,
+    /// what to ask memory for meanwhile
+    pub ahead: Ahead,
+}
+
+/// Float sums of `R` tiles and `T` rows.
+pub type Sums<L, const R: usize, const T: usize> = [[<L as Lanes>::F; T]; R];
+/// Integer sums of `R` tiles and `T` rows.
+type Ints<L, const R: usize, const T: usize> = [[<L as Lanes>::I; T]; R];
 
 /// Bytes ahead that weights are prefetched, all streams together. 8–9 KB measured best on Zen 5 (KERNELS §1).
 pub const AHEAD: usize = 8704;
 
 /// How far ahead of a superblock the lines are that it asks for while it is multiplied.
-pub struct Ahead<const R: usize>(usize);
+pub struct Ahead(usize);
 
-impl<const R: usize> Ahead<R> {
+impl Ahead {
     /// At superblock `sb` of a tile of `tile` bytes. Tiles that are read once ask a little ahead; past its end a stream
     /// goes on in the next group, so the tiles of the other streams are jumped over. Tiles that several groups of rows
     /// pass over are near after the first, so each group asks for its share of the tiles that come next: memory works
     /// all the time instead of during the first group only. When it is not a group's turn it asks for what it has: a
     /// branch in the loop costs more.
     #[inline(always)]
-    fn of<F: Tile>(sb: usize, tile: usize, tiles: usize, out: &Out) -> Self {
+    fn of<F: Tile, const R: usize>(sb: usize, tile: usize, tiles: usize, out: &Out) -> Self {
         let by = AHEAD / R;
         if out.turns > 1 {
             return Ahead(if sb % out.turns == out.turn { tiles * tile } else { 0 });
         }
         Ahead(if sb * F::BYTES + by >= tile { by + (R - 1) * tile } else { by })
     }
+}
 
+impl<const R: usize, const T: usize> At<'_, R, T> {
     /// Asks for part `i` of `n` of a superblock of `F`. Large superblocks ask in eight parts between their dots: all
     /// 36 or more lines at once fill the miss queue and stall the loads behind them.
     #[inline(always)]
-    unsafe fn ask<L: Lanes, F: Tile>(&self, w: &[*const u8; R], i: usize, n: usize) {
+    unsafe fn ask<L: Lanes, F: Tile>(&self, i: usize, n: usize) {
         // A fixed number of lines, rounded up: a trip count that changes with the part is mispredicted every time.
         for r in 0..R {
             for line in 0..(F::BYTES / 64).div_ceil(n) {
-                let at = w[r].wrapping_add(self.0 + F::BYTES / n * i + 64 * line);
+                let at = self.w[r].wrapping_add(self.ahead.0 + F::BYTES / n * i + 64 * line);
                 // SAFETY: a prefetch may have any address.
                 unsafe { L::prefetch(at) };
             }
@@ -169,7 +182,8 @@ pub unsafe fn gemm<L: Lanes, F: Tile, const R: usize, const T: usize>(
             }
             let mut acc = [[L::splat(0.0); T]; R];
             for sb in 0..supers {
-                F::step::<L, R, T>(&w, a, sb, &mut acc, &Ahead::of::<F>(sb, bytes, tiles, out));
+                let ahead = Ahead::of::<F, R>(sb, bytes, tiles, out);
+                F::step::<L, R, T>(&At { w, a, sb, ahead }, &mut acc);
                 for r in 0..R {
                     w[r] = w[r].add(F::BYTES);
                 }
@@ -250,14 +264,28 @@ fn get_half(tile: &[u8], lane: usize, dst: &mut [u8]) {
 trait Codes: Tile {
     /// bits of a code; 8: bytes around 128
     const BITS: u32;
-    /// the bytes of block `b` are plain 4-bit codes, 256 of them from `256 b` on
-    const NIBBLES: bool = false;
+    /// where the bits are that do not fit the nibbles or pairs of bits which come first
+    const HIGH: usize = 0;
 
     /// Group `g < 8` (codes `4 g .. 4 g + 4`) of block `b` of 32 in the superblock at `w`.
     ///
     /// # Safety
     /// `w` is a superblock of the format, and the rung is there.
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B;
+    #[inline(always)]
+    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
+        // SAFETY: every format's tile is as large as its bits are many, HIGH is within it.
+        unsafe {
+            let high = w.add(Self::HIGH);
+            match Self::BITS {
+                2 => two::<L, 0>(w.add(128 * b), g),
+                3 => L::or(two::<L, 0>(w.add(128 * b), g), bit::<L, 2>(high.add(64 * b), g)),
+                4 => nibble::<L>(w.add(256 * b), g),
+                5 => L::or(nibble::<L>(w.add(256 * b), g), bit::<L, 4>(high.add(64 * b), g)),
+                6 => L::or(nibble::<L>(w.add(256 * b), g), two::<L, 4>(high.add(128 * b), g)),
+                _ => L::bytes(w.add(512 * b + 64 * g)),
+            }
+        }
+    }
 }
 
 /// Group `g` of 256 bytes of 4-bit codes.
@@ -330,11 +358,11 @@ unsafe fn dots<L: Lanes, C: Codes, const R: usize, const T: usize, const N: usiz
     groups: [usize; N],
     q: &[*const i8; T],
     start: [L::I; T],
-) -> [[L::I; T]; R] {
+) -> Ints<L, R, T> {
     // SAFETY: a superblock per tile and 32 codes per row are the caller's promise.
     unsafe {
         let mut s = [start; R];
-        if C::NIBBLES && N == 8 && L::DOT7_WIDE && T <= 2 {
+        if C::BITS == 4 && N == 8 && L::DOT7_WIDE && T <= 2 {
             // The high nibbles stay where they stand, sixteenfold, and the sum is shifted instead of every vector: a
             // third fewer operations when there are few rows.
             for r in 0..R {

@@ -14,7 +14,7 @@ use crate::check::{self, Engaged, Pair, Shown};
 use crate::quality;
 use crate::record::{RunRecord, Stage};
 use crate::spec::{Arm, Blocker, BlockerKind, Class, Frozen};
-use crate::stats::drift::Drift;
+use crate::stats::drift::{self, Drift, Limits, State, Timed};
 use crate::stats::judge::{Evidence as Found, Question, judge};
 use crate::stats::null::Null;
 use crate::stats::{self, Claim, Direction, Estimates, Floor, Gate, Measured, Outlook, Slot, Stat};
@@ -389,13 +389,7 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
             Err(_) => {}
         }
     }
-    let control: Vec<(f64, f64)> = e
-        .records
-        .iter()
-        .filter(|r| r.arm == arms[0].name && r.stage != Stage::Scout && r.stage != Stage::Reverted)
-        .filter_map(|r| Some((r.started_ms as f64 / 3.6e6, r.metric(main)?)))
-        .collect();
-    d.drift = stats::drift::drift(&control, direction(main), &stats::drift::Thresholds::default());
+    d.drift = drift(e, which, main);
     let share = |arm: &Arm| {
         let v: Vec<f64> = e
             .records
@@ -415,7 +409,10 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
         }
         return;
     }
-    if let Some(Drift { verdict: stats::drift::Hold::Void, reason, .. }) = &d.drift {
+    // Judged once, at the end: looking for a trend after every block would find one sooner or later.
+    if let Some(Drift { state: State::Void, reason, .. }) = &d.drift
+        && e.last
+    {
         let reason = reason.clone();
         d.settle(Verdict::Void, "drift", reason);
         return;
@@ -444,6 +441,24 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
     d.settle(verdict, "", ruling.reason);
 }
 
+/// The machine over the run: every sample at the middle of its process, and the controls around them.
+fn drift(e: &Evidence<'_>, which: usize, metric: &str) -> Option<Drift> {
+    let arms = e.spec.spec.arms();
+    let start = e.records.iter().map(|r| r.started_ms).min()?;
+    let hours = |r: &RunRecord| ((r.started_ms - start) as f64 + r.took_ms / 2.0) / 3.6e6;
+    let timed: Vec<Timed> = measured(e, metric)
+        .into_iter()
+        .zip(e.records.iter().filter(|r| r.stage == Stage::Block && r.metric(metric).is_some()))
+        .map(|(measured, r)| Timed { hours: hours(r), measured })
+        .collect();
+    let bracket = |stage| {
+        let r = e.records.iter().find(|r| r.stage == stage && r.arm == arms[0].name)?;
+        Some((hours(r), r.metric(metric)?))
+    };
+    let (opening, closing) = (bracket(Stage::Opening), bracket(Stage::Closing));
+    drift::test(&timed, opening, closing, 0, which, direction(metric), &Limits::default()).ok()
+}
+
 /// A null that shows nothing is retained; one that shows a difference is the most important finding of all.
 fn null_verdict(d: &mut Decision, main: &str) {
     let Some(e) = d.estimates.get(main) else { return };
@@ -462,19 +477,20 @@ fn null_verdict(d: &mut Decision, main: &str) {
 }
 
 fn show(g: &Gate, estimates: &Estimates) -> Shown {
-    let seen = estimates.get(&g.metric).map(|e| match g.stat {
+    let estimate = estimates.get(&g.metric);
+    let seen = estimate.map(|e| match g.stat {
         Stat::CiLow => e.low,
         Stat::CiHigh => e.high,
         Stat::Median => e.ratio,
     });
-    let pass = seen.is_some_and(|s| g.op.holds(s, g.value));
-    let word =
-        serde_json::to_value(g.stat).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
-    let op = serde_json::to_value(g.op).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+    let word = |v: serde_json::Value| v.as_str().unwrap_or_default().to_string();
+    let (stat, op) = (serde_json::to_value(g.stat), serde_json::to_value(g.op));
+    let (stat, op) = (word(stat.unwrap_or_default()), word(op.unwrap_or_default()));
+    let value = g.value;
     Shown {
-        name: format!("{word} of {}", g.metric),
-        want: format!("{op} {}", g.value),
+        name: format!("{stat} of {}", g.metric),
+        want: format!("{op} {value:.4}"),
         seen: seen.map_or("no figure".into(), |s| format!("{s:.4}")),
-        pass,
+        pass: estimate.is_some_and(|e| g.holds(e)),
     }
 }

@@ -147,26 +147,28 @@ pub fn gate(cpu: &Cpu, w: &FfnWeights<Cpu>, n: usize, buf: &mut Buf) {
     let d = buf.shape.d;
     let (x, normed, ff) = (Rows::new(&mut buf.x), Rows::new(&mut buf.normed), Rows::new(&mut buf.ff));
     let quants = Quants::new(&mut buf.q32, &mut buf.q256);
-    let share = grain(w.gate.w.tile_bytes() + w.up.w.tile_bytes());
+    let linears = [&w.gate.w];
+    let grain = grain(w.gate.w.tile_bytes() + w.up.w.tile_bytes());
+    let list = Tiles { grain, ..Tiles::new(&linears) };
     cpu.pool.run(|worker| {
-        let own = worker.own(w.gate.w.tiles(), share);
-        if !own.is_empty() {
-            (cpu.rung.warm)(w.gate.w.tile(own.start), own.len() * w.gate.w.tile_bytes());
-        }
+        list.warm(cpu.rung, worker);
         let norm = Norm { w: &w.norm, eps: w.eps, x, row: &|r| r };
         ready(cpu, worker, n, d, Some(norm), normed, &quants, &[&w.gate.w, &w.up.w]);
         worker.barrier();
         let inputs = quants.inputs(normed, n);
-        worker.share(1, w.gate.w.tiles(), share, |range| {
+        list.share(worker, 1, |_, first, count| {
             // Gate and up of a few tiles after each other, so that the gate's results are still near.
-            for tile in range.clone().step_by(4) {
-                let count = range.end.min(tile + 4) - tile;
+            for tile in (first..first + count).step_by(4) {
+                let count = (first + count - tile).min(4);
                 // SAFETY: a tile is handed out once.
                 unsafe { multiply_into(&w.gate.w, tile, count, &inputs, ff, w.gate.bias.as_ref(), false) };
                 multiply(&w.up.w, tile, count, &inputs, |tile, r, values| {
-                    let up = with_bias(&w.up, tile, values);
+                    let mut up = with_bias(&w.up, tile, values);
+                    // Behind the width the gate is zero, but zero weights times NaN are not: nothing but zeros may
+                    // stay there for the next batch.
+                    up[ROWS.min(w.up.w.rows - tile * ROWS)..].fill(0.0);
                     // SAFETY: rows are a multiple of 256 wide, so 16 values from a tile's start are in bounds; this
-                    // worker owns the tile. Behind the width gate and up are zero, and so is the product.
+                    // worker owns the tile.
                     unsafe { (cpu.rung.silu_mul)(ff.part(r, tile * ROWS, ROWS).as_mut_ptr(), up.as_ptr()) };
                 });
             }

@@ -20,7 +20,7 @@ impl Lanes for Portable {
     type I = I;
     type B = B;
     const DOT7_WIDE: bool = true;
-    const DOT7_FUSED: bool = true;
+    const DOT7_FUSED: bool = false;
     const DOT8_BIAS: i32 = 0;
 
     #[inline(always)]

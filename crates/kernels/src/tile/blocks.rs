@@ -37,17 +37,17 @@ fn bytes5(bit: &[u8; 32], qh: &mut [u8]) {
     }
 }
 
-/// `acc[r][t] += d_w · d_a · Σ(code - OFF)·a` over block `b` of the rows, block `h` of the superblock, and with a
-/// minimum `+ m_w · (d_a · Σa)`; scales and minima are halves `d` and `m` bytes into the superblock.
+/// `acc[r][t] += d_w · d_a · Σ(code - OFF)·a` over block `h` of the superblock, and with a minimum `+ m_w · (d_a · Σa)`;
+/// scales and minima are halves `d` and `m` bytes into the superblock.
 #[inline(always)]
 unsafe fn add_block<L: Lanes, C: Codes, const OFF: i32, const R: usize, const T: usize>(
-    w: &[*const u8; R],
-    (h, b): (usize, usize),
+    at: &At<'_, R, T>,
+    h: usize,
     d: usize,
     m: Option<usize>,
-    a: &[Act; T],
-    acc: &mut [[L::F; T]; R],
+    acc: &mut Sums<L, R, T>,
 ) {
+    let (w, a, b) = (&at.w, at.a, C::K / 32 * at.sb + h);
     // SAFETY: block b lies within every row, scales within the superblock.
     unsafe {
         let mut start = [L::int(0); T];
@@ -107,18 +107,14 @@ macro_rules! nibble_pair {
 
             #[inline(always)]
             unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-                w: &[*const u8; R],
-                a: &[Act; T],
-                sb: usize,
-                acc: &mut [[L::F; T]; R],
-                ahead: &Ahead<R>,
+                at: &At<'_, R, T>,
+                acc: &mut Sums<L, R, T>,
             ) {
-                // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+                // SAFETY: the caller's promise.
                 unsafe {
-                    ahead.ask::<L, Self>(w, 0, 1);
+                    at.ask::<L, Self>(0, 1);
                     for h in 0..2 {
-                        let at = (h, 2 * sb + h);
-                        add_block::<L, Self, $off, R, T>(w, at, 512 + 32 * h, None, a, acc);
+                        add_block::<L, Self, $off, R, T>(at, h, 512 + 32 * h, None, acc);
                     }
                 }
             }
@@ -131,13 +127,6 @@ nibble_pair!(Iq4Nl, Kind::IQ4_NL, 128);
 
 impl Codes for Q4_0 {
     const BITS: u32 = 4;
-    const NIBBLES: bool = true;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a superblock is the caller's promise.
-        unsafe { nibble::<L>(w.add(256 * b), g) }
-    }
 }
 
 impl Codes for Iq4Nl {
@@ -152,43 +141,20 @@ impl Codes for Iq4Nl {
 
 impl Codes for Q4_1 {
     const BITS: u32 = 4;
-    const NIBBLES: bool = true;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, _: usize, g: usize) -> L::B {
-        // SAFETY: a superblock is the caller's promise.
-        unsafe { nibble::<L>(w, g) }
-    }
 }
 
 impl Codes for Q5_0 {
     const BITS: u32 = 5;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a superblock is the caller's promise.
-        unsafe { L::or(nibble::<L>(w.add(256 * b), g), bit::<L, 4>(w.add(512 + 64 * b), g)) }
-    }
+    const HIGH: usize = 512;
 }
 
 impl Codes for Q5_1 {
     const BITS: u32 = 5;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, _: usize, g: usize) -> L::B {
-        // SAFETY: a superblock is the caller's promise.
-        unsafe { L::or(nibble::<L>(w, g), bit::<L, 4>(w.add(256), g)) }
-    }
+    const HIGH: usize = 256;
 }
 
 impl Codes for Q8_0 {
     const BITS: u32 = 8;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a superblock is the caller's promise.
-        unsafe { L::bytes(w.add(512 * b + 64 * g)) }
-    }
 }
 
 /// The IQ4_NL code book plus 128.
@@ -215,17 +181,11 @@ impl Tile for Q4_1 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
         unsafe {
-            ahead.ask::<L, Self>(w, 0, 1);
-            add_block::<L, Self, 0, R, T>(w, (0, sb), 256, Some(288), a, acc);
+            at.ask::<L, Self>(0, 1);
+            add_block::<L, Self, 0, R, T>(at, 0, 256, Some(288), acc);
         }
     }
 }
@@ -256,18 +216,12 @@ impl Tile for Q5_0 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
         unsafe {
-            ahead.ask::<L, Self>(w, 0, 1);
+            at.ask::<L, Self>(0, 1);
             for h in 0..2 {
-                add_block::<L, Self, 16, R, T>(w, (h, 2 * sb + h), 640 + 32 * h, None, a, acc);
+                add_block::<L, Self, 16, R, T>(at, h, 640 + 32 * h, None, acc);
             }
         }
     }
@@ -297,17 +251,11 @@ impl Tile for Q5_1 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
         unsafe {
-            ahead.ask::<L, Self>(w, 0, 1);
-            add_block::<L, Self, 0, R, T>(w, (0, sb), 320, Some(352), a, acc);
+            at.ask::<L, Self>(0, 1);
+            add_block::<L, Self, 0, R, T>(at, 0, 320, Some(352), acc);
         }
     }
 }
@@ -337,18 +285,12 @@ impl Tile for Q8_0 {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
         unsafe {
-            ahead.ask::<L, Self>(w, 0, 1);
+            at.ask::<L, Self>(0, 1);
             for h in 0..2 {
-                add_block::<L, Self, 128, R, T>(w, (h, 2 * sb + h), 1024 + 32 * h, None, a, acc);
+                add_block::<L, Self, 128, R, T>(at, h, 1024 + 32 * h, None, acc);
             }
         }
     }

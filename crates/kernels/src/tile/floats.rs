@@ -31,21 +31,18 @@ macro_rules! float_tile {
 
             #[inline(always)]
             unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-                w: &[*const u8; R],
-                a: &[Act; T],
-                sb: usize,
-                acc: &mut [[L::F; T]; R],
-                ahead: &Ahead<R>,
+                at: &At<'_, R, T>,
+                acc: &mut Sums<L, R, T>,
             ) {
-                // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+                // SAFETY: the caller's promise.
                 unsafe {
-                    ahead.ask::<L, Self>(w, 0, 1);
+                    at.ask::<L, Self>(0, 1);
                     let mut part = [[L::splat(0.0); T]; R];
                     for k in 0..16 {
                         for r in 0..R {
-                            let v = L::$load(w[r].add(k * ROWS * $size).cast());
+                            let v = L::$load(at.w[r].add(k * ROWS * $size).cast());
                             for t in 0..T {
-                                part[r][t] = L::fma(v, L::splat(*a[t].x.add(16 * sb + k)), part[r][t]);
+                                part[r][t] = L::fma(v, L::splat(*at.a[t].x.add(16 * at.sb + k)), part[r][t]);
                             }
                         }
                     }

@@ -61,21 +61,19 @@ pub(super) fn set_plane(bit: &[u8; 32], b: usize, qh: &mut [u8]) {
 /// `acc[r][t] += d·d_a·isum - dmin·d_a·imin`; `d` and the minima's scale are halves at these bytes of the superblock.
 #[inline(always)]
 pub(super) unsafe fn finish<L: Lanes, const R: usize, const T: usize>(
-    w: &[*const u8; R],
+    at: &At<'_, R, T>,
     (d, dmin): (usize, Option<usize>),
-    a: &[Act; T],
-    sb: usize,
-    isum: &[[L::I; T]; R],
-    imin: &[[L::I; T]; R],
-    acc: &mut [[L::F; T]; R],
+    isum: &Ints<L, R, T>,
+    imin: &Ints<L, R, T>,
+    acc: &mut Sums<L, R, T>,
 ) {
-    // SAFETY: superblock sb lies within every activation row, the scales within the superblock.
+    // SAFETY: the superblock lies within every activation row, the scales within it.
     unsafe {
         for r in 0..R {
-            let d = L::load_f16(w[r].add(d).cast());
-            let dmin = dmin.map(|m| L::load_f16(w[r].add(m).cast()));
+            let d = L::load_f16(at.w[r].add(d).cast());
+            let dmin = dmin.map(|m| L::load_f16(at.w[r].add(m).cast()));
             for t in 0..T {
-                let da = L::splat(*a[t].d.add(sb));
+                let da = L::splat(*at.a[t].d.add(at.sb));
                 acc[r][t] = L::fma(L::from_int(isum[r][t]), L::mul(d, da), acc[r][t]);
                 if let Some(dmin) = dmin {
                     acc[r][t] = L::fnma(L::from_int(imin[r][t]), L::mul(dmin, da), acc[r][t]);
@@ -112,25 +110,44 @@ pub(super) unsafe fn dot_sums<L: Lanes, const N: usize, const T: usize>(
     }
 }
 
-/// Row pointers of superblock `sb`: its codes.
-#[inline(always)]
-fn codes_of<const T: usize>(a: &[Act; T], sb: usize, b: usize) -> [*const i8; T] {
-    let mut q = [a[0].q; T];
-    for t in 0..T {
-        q[t] = a[t].q.wrapping_add(256 * sb + 32 * b);
+impl<const R: usize, const T: usize> At<'_, R, T> {
+    /// Where each row's codes of sub-block `b` of 32 start.
+    #[inline(always)]
+    fn codes(&self, b: usize) -> [*const i8; T] {
+        let mut q = [self.a[0].q; T];
+        for t in 0..T {
+            q[t] = self.a[t].q.wrapping_add(256 * self.sb + 32 * b);
+        }
+        q
     }
-    q
+
+    /// Where each row's sums per 32 start.
+    #[inline(always)]
+    fn sums32(&self) -> [*const i16; T] {
+        let mut s = [self.a[0].s32; T];
+        for t in 0..T {
+            s[t] = self.a[t].s32.wrapping_add(8 * self.sb);
+        }
+        s
+    }
+
+    /// Where each row's sums per 16 start.
+    #[inline(always)]
+    pub(super) fn sums16(&self) -> [*const i16; T] {
+        let mut s = [self.a[0].s16; T];
+        for t in 0..T {
+            s[t] = self.a[t].s16.wrapping_add(16 * self.sb);
+        }
+        s
+    }
 }
 
 /// The arithmetic Q4_K and Q5_K share: scales and minima per 32, packed `scales` bytes into the superblock.
 #[inline(always)]
 unsafe fn step32<L: Lanes, C: Codes, const R: usize, const T: usize>(
-    w: &[*const u8; R],
+    at: &At<'_, R, T>,
     scales: usize,
-    a: &[Act; T],
-    sb: usize,
-    acc: &mut [[L::F; T]; R],
-    ahead: &Ahead<R>,
+    acc: &mut Sums<L, R, T>,
 ) {
     // The float sums change once per superblock: told nothing, the compiler keeps them in registers meanwhile and spills
     // integer sums, which change all the time.
@@ -139,28 +156,24 @@ unsafe fn step32<L: Lanes, C: Codes, const R: usize, const T: usize>(
     unsafe {
         let mut scale = [[L::int(0); 8]; R];
         for r in 0..R {
-            let (low, high) = scales32::<L>(w[r].add(scales));
+            let (low, high) = scales32::<L>(at.w[r].add(scales));
             scale[r] = spread!(byte, [low, high]);
         }
         let mut isum = [[L::int(0); T]; R];
         for b in 0..8 {
-            ahead.ask::<L, C>(w, b, 8);
-            let dot = dots::<L, C, R, T, 8>(w, b, ALL, &codes_of(a, sb, b), [L::int(0); T]);
+            at.ask::<L, C>(b, 8);
+            let dot = dots::<L, C, R, T, 8>(&at.w, b, ALL, &at.codes(b), [L::int(0); T]);
             for r in 0..R {
                 for t in 0..T {
                     isum[r][t] = L::int_add(isum[r][t], L::int_mul(dot[r][t], scale[r][b]));
                 }
             }
         }
-        let mut s = [a[0].s32; T];
-        for t in 0..T {
-            s[t] = a[t].s32.add(8 * sb);
-        }
         let mut imin = isum;
         for r in 0..R {
-            imin[r] = dot_sums::<L, 2, T>(&minima32::<L>(w[r].add(scales)), false, &s);
+            imin[r] = dot_sums::<L, 2, T>(&minima32::<L>(at.w[r].add(scales)), false, &at.sums32());
         }
-        finish::<L, R, T>(w, (scales + 192, Some(scales + 224)), a, sb, &isum, &imin, acc);
+        finish::<L, R, T>(at, (scales + 192, Some(scales + 224)), &isum, &imin, acc);
     }
 }
 
@@ -187,21 +200,18 @@ unsafe fn minima32<L: Lanes>(p: *const u8) -> [L::B; 2] {
 /// `Σ scale·Σ code·a` of the formats with a scale per 16, codes as they are stored.
 #[inline(always)]
 pub(super) unsafe fn sum16<L: Lanes, C: Codes, const R: usize, const T: usize>(
-    w: &[*const u8; R],
+    at: &At<'_, R, T>,
     scale: &[[L::I; 16]; R],
-    a: &[Act; T],
-    sb: usize,
-    ahead: &Ahead<R>,
-) -> [[L::I; T]; R] {
+) -> Ints<L, R, T> {
     // SAFETY: a superblock per tile and of every row are the caller's promise.
     unsafe {
         let mut isum = [[L::int(0); T]; R];
         for b in 0..8 {
-            ahead.ask::<L, C>(w, b, 8);
-            let q = codes_of(a, sb, b);
+            at.ask::<L, C>(b, 8);
+            let q = at.codes(b);
             for half in 0..2 {
                 let groups = if half == 0 { [0, 1, 2, 3] } else { [4, 5, 6, 7] };
-                let dot = dots::<L, C, R, T, 4>(w, b, groups, &q, [L::int(0); T]);
+                let dot = dots::<L, C, R, T, 4>(&at.w, b, groups, &q, [L::int(0); T]);
                 for r in 0..R {
                     for t in 0..T {
                         isum[r][t] = L::int_add(isum[r][t], L::int_mul(dot[r][t], scale[r][2 * b + half]));
@@ -210,68 +220,6 @@ pub(super) unsafe fn sum16<L: Lanes, C: Codes, const R: usize, const T: usize>(
             }
         }
         isum
-    }
-}
-
-/// Takes the codes' offset of `2^OFF` out of their sums: `isum[r] -= 2^OFF · Σ scale·Σa`, scales in the bytes of four
-/// vectors.
-#[inline(always)]
-pub(super) unsafe fn take_offset<L: Lanes, const OFF: u32, const R: usize, const T: usize>(
-    isum: &mut [[L::I; T]; R],
-    scales: &[[L::B; 4]; R],
-    a: &[Act; T],
-    sb: usize,
-) {
-    // SAFETY: a superblock of every row is the caller's promise.
-    unsafe {
-        let s = sums16(a, sb);
-        for r in 0..R {
-            let shift = dot_sums::<L, 4, T>(&scales[r], true, &s);
-            for t in 0..T {
-                isum[r][t] = L::int_sub(isum[r][t], L::int_shl::<OFF>(shift[t]));
-            }
-        }
-    }
-}
-
-/// Where each row's sums per 16 of superblock `sb` start.
-#[inline(always)]
-pub(super) fn sums16<const T: usize>(a: &[Act; T], sb: usize) -> [*const i16; T] {
-    let mut s = [a[0].s16; T];
-    for t in 0..T {
-        s[t] = a[t].s16.wrapping_add(16 * sb);
-    }
-    s
-}
-
-impl Codes for Q4K {
-    const BITS: u32 = 4;
-    const NIBBLES: bool = true;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe { nibble::<L>(w.add(256 * b), g) }
-    }
-}
-
-impl Codes for Q5K {
-    const BITS: u32 = 5;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe { L::or(nibble::<L>(w.add(256 * b), g), bit::<L, 4>(w.add(2048 + 64 * b), g)) }
-    }
-}
-
-impl Codes for Q6K {
-    const BITS: u32 = 6;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe { L::or(nibble::<L>(w.add(256 * b), g), two::<L, 4>(w.add(2048 + 128 * b), g)) }
     }
 }
 
@@ -303,6 +251,44 @@ macro_rules! spread_all {
 }
 pub(super) use spread_all;
 
+/// The arithmetic Q6_K and Q3_K share: codes minus `2^OFF`, signed scales per 16 from `scales` on, one half for all at
+/// `d`.
+#[inline(always)]
+pub(super) unsafe fn signed16<L: Lanes, C: Codes, const OFF: u32, const R: usize, const T: usize>(
+    at: &At<'_, R, T>,
+    scales: usize,
+    d: usize,
+    acc: &mut Sums<L, R, T>,
+) {
+    // SAFETY: a superblock per tile and of every row are the caller's promise.
+    unsafe {
+        let mut isum = sum16::<L, C, R, T>(at, &spread_all!(sbyte, four::<L, R>(&at.w, scales)));
+        // Loaded a second time: kept over the loop, their bytes would take four registers a tile from its sums.
+        let bytes = four::<L, R>(&at.w, scales);
+        for r in 0..R {
+            let shift = dot_sums::<L, 4, T>(&bytes[r], true, &at.sums16());
+            for t in 0..T {
+                isum[r][t] = L::int_sub(isum[r][t], L::int_shl::<OFF>(shift[t]));
+            }
+        }
+        finish::<L, R, T>(at, (d, None), &isum, &isum, acc);
+    }
+}
+
+impl Codes for Q4K {
+    const BITS: u32 = 4;
+}
+
+impl Codes for Q5K {
+    const BITS: u32 = 5;
+    const HIGH: usize = 2048;
+}
+
+impl Codes for Q6K {
+    const BITS: u32 = 6;
+    const HIGH: usize = 2048;
+}
+
 impl Tile for Q4K {
     const KIND: Kind = Kind::Q4_K;
     const K: usize = 256;
@@ -332,15 +318,9 @@ impl Tile for Q4K {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
-        unsafe { step32::<L, Self, R, T>(w, 2048, a, sb, acc, ahead) }
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
+        unsafe { step32::<L, Self, R, T>(at, 2048, acc) }
     }
 }
 
@@ -375,15 +355,9 @@ impl Tile for Q5K {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
-        unsafe { step32::<L, Self, R, T>(w, 2560, a, sb, acc, ahead) }
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
+        unsafe { step32::<L, Self, R, T>(at, 2560, acc) }
     }
 }
 
@@ -423,20 +397,9 @@ impl Tile for Q6K {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
-        unsafe {
-            let scales = four::<L, R>(w, 3072);
-            let mut isum = sum16::<L, Self, R, T>(w, &spread_all!(sbyte, scales), a, sb, ahead);
-            take_offset::<L, 5, R, T>(&mut isum, &four::<L, R>(w, 3072), a, sb);
-            finish::<L, R, T>(w, (3328, None), a, sb, &isum, &isum, acc);
-        }
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
+        unsafe { signed16::<L, Self, 5, R, T>(at, 3072, 3328, acc) }
     }
 }
 

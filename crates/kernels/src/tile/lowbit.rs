@@ -1,8 +1,8 @@
 //! The K-quants of 2 and 3 bits: two-bit fields, a scale per 16 codes.
 
 use super::kquants::{
-    bytes2, codes2, dot_sums, finish, four, get_dwords, plane, put_dwords, set_plane, spread_all, sum16,
-    sums16, take_offset,
+    bytes2, codes2, dot_sums, finish, four, get_dwords, plane, put_dwords, set_plane, signed16, spread_all,
+    sum16,
 };
 use super::*;
 
@@ -13,22 +13,11 @@ pub struct Q3K;
 
 impl Codes for Q2K {
     const BITS: u32 = 2;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe { two::<L, 0>(w.add(128 * b), g) }
-    }
 }
 
 impl Codes for Q3K {
     const BITS: u32 = 3;
-
-    #[inline(always)]
-    unsafe fn group<L: Lanes>(w: *const u8, b: usize, g: usize) -> L::B {
-        // SAFETY: a whole superblock is the caller's promise.
-        unsafe { L::or(two::<L, 0>(w.add(128 * b), g), bit::<L, 2>(w.add(1024 + 64 * b), g)) }
-    }
+    const HIGH: usize = 1024;
 }
 
 impl Tile for Q2K {
@@ -59,28 +48,22 @@ impl Tile for Q2K {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
         unsafe {
-            let (mut low, mut high) = (four::<L, R>(w, 1024), four::<L, R>(w, 1024));
+            let (mut low, mut high) = (four::<L, R>(&at.w, 1024), four::<L, R>(&at.w, 1024));
             for r in 0..R {
                 for i in 0..4 {
                     low[r][i] = L::and(low[r][i], 15);
                     high[r][i] = L::and(L::shr::<4>(high[r][i]), 15);
                 }
             }
-            let isum = sum16::<L, Self, R, T>(w, &spread_all!(byte, low), a, sb, ahead);
+            let isum = sum16::<L, Self, R, T>(at, &spread_all!(byte, low));
             let mut imin = isum;
             for r in 0..R {
-                imin[r] = dot_sums::<L, 4, T>(&high[r], false, &sums16(a, sb));
+                imin[r] = dot_sums::<L, 4, T>(&high[r], false, &at.sums16());
             }
-            finish::<L, R, T>(w, (1280, Some(1312)), a, sb, &isum, &imin, acc);
+            finish::<L, R, T>(at, (1280, Some(1312)), &isum, &imin, acc);
         }
     }
 }
@@ -135,19 +118,8 @@ impl Tile for Q3K {
     }
 
     #[inline(always)]
-    unsafe fn step<L: Lanes, const R: usize, const T: usize>(
-        w: &[*const u8; R],
-        a: &[Act; T],
-        sb: usize,
-        acc: &mut [[L::F; T]; R],
-        ahead: &Ahead<R>,
-    ) {
-        // SAFETY: BYTES bytes at each w[r] and a full superblock of activations are the caller's promise.
-        unsafe {
-            let scales = four::<L, R>(w, 1536);
-            let mut isum = sum16::<L, Self, R, T>(w, &spread_all!(sbyte, scales), a, sb, ahead);
-            take_offset::<L, 2, R, T>(&mut isum, &four::<L, R>(w, 1536), a, sb);
-            finish::<L, R, T>(w, (1792, None), a, sb, &isum, &isum, acc);
-        }
+    unsafe fn step<L: Lanes, const R: usize, const T: usize>(at: &At<'_, R, T>, acc: &mut Sums<L, R, T>) {
+        // SAFETY: the caller's promise.
+        unsafe { signed16::<L, Self, 2, R, T>(at, 1536, 1792, acc) }
     }
 }

@@ -1,12 +1,14 @@
 //! Phase A and the head: what surrounds products and attention.
 //!
-//! Planted and seen to fail: sine and cosine swapped, ties to the later id, a NaN logit unreported.
+//! Planted and seen to fail: sine and cosine swapped, ties to the later id, a NaN logit unreported, NaN left behind a
+//! row of the feed-forward.
 
 use tamp_base::ids::PageId;
 use tamp_formats::Kind;
 use tamp_kernels::cpu::Cpu;
 use tamp_kernels::device::{
-    AttnShape, AttnWeights, BufShape, Device, KvShape, Pairing, Projection, Read, Rope, RowMap, SeqRows,
+    AttnShape, AttnWeights, BufShape, Device, FfnWeights, KvShape, Pairing, Projection, Read, Rope, RowMap,
+    SeqRows,
 };
 
 use crate::tools::*;
@@ -141,6 +143,70 @@ fn queries_keys_and_values_are_f64s_after_bias_head_norm_and_both_rotations() {
     }
 }
 
+const NO_ROPE: Rope = Rope { freq: vec![], scale: 1.0, pairing: Pairing::Half };
+
+/// The first position of `rows` sequences.
+fn first_rows(rows: usize) -> RowMap {
+    RowMap {
+        pos: vec![0; rows],
+        seq: (0..rows as u32).collect(),
+        seqs: (0..rows).map(|r| SeqRows { first: r, count: 1, committed: 0, table: r }).collect(),
+        table: (0..rows as u32).map(PageId).collect(),
+        path: vec![],
+        path_at: vec![None; rows],
+    }
+}
+
+#[test]
+fn a_nan_in_one_batch_never_reaches_the_next_one_whatever_the_feed_forward_width() {
+    let (d, rows) = (32, 5);
+    let (mut rng, map) = (Rng(77), first_rows(rows));
+    // The second half of the vocabulary is NaN.
+    let mut table = normals(&mut rng, 2 * rows * d);
+    table[rows * d..].fill(f32::NAN);
+    let tokens = |from: usize| (from..from + rows).map(|t| t as u32).collect::<Vec<_>>();
+    for ff in [8, 16, 24, 172, 256, 300] {
+        for (kind, bias) in [(Kind::F32, false), (Kind::F32, true), (Kind::Q8_0, true)] {
+            let [gate, up] = [0; 2].map(|_| matrix(&mut rng, kind, ff, d, Scales::Tame));
+            let down = normals(&mut rng, d * ff);
+            let (b, ones) = (normals(&mut rng, ff), vec![1.0; d]);
+            for cpu in devices() {
+                let part = |bytes: &[u8]| Projection::<Cpu> {
+                    w: cpu.linear(kind, ff, d, bytes).unwrap(),
+                    bias: bias.then(|| cpu.vector(&b).unwrap()),
+                };
+                let w = FfnWeights {
+                    norm: cpu.vector(&ones).unwrap(),
+                    gate: part(&gate),
+                    up: part(&up),
+                    down: Projection { w: cpu.linear(Kind::F32, d, ff, &bytes(&down)).unwrap(), bias: None },
+                    eps: 1e-5,
+                };
+                let table = cpu.linear(Kind::F32, 2 * rows, d, &bytes(&table)).unwrap();
+                let new = || cpu.buf(&BufShape { ff, ..shape(rows, d, 16, 2 * rows) }).unwrap();
+                let batch = |from: usize, buf: &mut <Cpu as Device>::Buf| {
+                    cpu.embed(&table, &tokens(from), &map, &NO_ROPE, buf);
+                    cpu.phase_d(&w, &map, buf);
+                    cpu.phase_e(&w, &map, buf);
+                    let row = |r| {
+                        let mut out = vec![];
+                        cpu.wait(cpu.read_back(buf, Read::Hidden(r)), &mut out);
+                        out
+                    };
+                    (0..rows).flat_map(row).collect::<Vec<f32>>()
+                };
+                let what = format!("{} {kind} ff {ff} bias {bias}", name(&cpu));
+                let (mut fresh, mut used) = (new(), new());
+                assert!(batch(rows, &mut used).iter().all(|v| v.is_nan()), "{what}");
+                let (want, got) = (batch(0, &mut fresh), batch(0, &mut used));
+                assert!(want.iter().all(|v| v.is_finite()), "{what}");
+                let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert!(bits(&got) == bits(&want), "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_head_names_the_lowest_of_equal_best_tokens_and_reports_nan_whatever_the_workers() {
     let (d, vocab, rows) = (32, 5_003, 4);
@@ -154,15 +220,7 @@ fn the_head_names_the_lowest_of_equal_best_tokens_and_reports_nan_whatever_the_w
         }
         for cpu in devices() {
             let mut buf = cpu.buf(&shape(rows, d, 16, vocab)).unwrap();
-            let map = RowMap {
-                pos: vec![0; rows],
-                seq: (0..rows as u32).collect(),
-                seqs: (0..rows).map(|r| SeqRows { first: r, count: 1, committed: 0, table: r }).collect(),
-                table: (0..rows as u32).map(PageId).collect(),
-                path: vec![],
-                path_at: vec![None; rows],
-            };
-            let rope = Rope { freq: vec![], scale: 1.0, pairing: Pairing::Half };
+            let (map, rope) = (first_rows(rows), NO_ROPE);
             let table = cpu.linear(Kind::F32, rows, d, &bytes(&embed)).unwrap();
             cpu.embed(&table, &[0, 1, 2, 3], &map, &rope, &mut buf);
             let head = cpu.linear(Kind::F32, vocab, d, &bytes(&weights)).unwrap();

@@ -138,7 +138,8 @@ fn check(s: &Sample, ask: &Ask) -> Result<(), String> {
         }
         let n = r.token_ns.len() + 1;
         if n > ask.max_tokens || !r.tokens.is_empty() && r.tokens.len() != n {
-            return of(format!("{n} times for {} tokens of at most {}", r.tokens.len(), ask.max_tokens));
+            let (told, gaps, most) = (r.tokens.len(), r.token_ns.len(), ask.max_tokens);
+            return of(format!("{told} tokens with {gaps} gaps between them, of at most {most} tokens"));
         }
         let sum = r.token_ns.iter().try_fold(r.first_token_ns, |a, &b| a.checked_add(b));
         // Its clock may have been read once more between the last token and the total.

@@ -168,7 +168,8 @@ pub fn engines(text: &str, file: &Path, env: Env) -> Result<BTreeMap<String, Eng
             let place = || format!("{shown}, [engine.{key}]");
             let e: Entry = value.try_into().map_err(|e: toml::de::Error| ForeignError::Config {
                 place: place(),
-                why: e.message().to_string(),
+                // Its second line names the key.
+                why: e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
             })?;
             let engine =
                 open(&key, e, &here, env).map_err(|why| ForeignError::Config { place: place(), why })?;
@@ -330,4 +331,97 @@ fn holes(a: &str) -> impl Iterator<Item = &str> {
         let (name, _) = rest.split_once('}')?;
         (!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).then_some(name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entry: &str) -> Result<Engine, String> {
+        let text = format!("kind = \"{KIND}\"\nv = 1\n[engine.e]\n{entry}");
+        let env = |name: &str| (name == "SET").then(|| "secret".to_string());
+        engines(&text, Path::new("some/engines.toml"), &env)
+            .map(|mut all| all.remove("e").unwrap())
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_file_that_ships_is_read_and_its_adapters_are_where_it_says() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../lab/engines.toml");
+        let all = engines(&std::fs::read_to_string(&file).unwrap(), &file, &|_| None).unwrap();
+        assert!(all.len() >= 8, "{:?}", all.keys());
+        for e in all.values() {
+            let (How::Start { argv, .. } | How::Command { argv, .. }) = &e.how else { continue };
+            for script in argv.iter().filter(|a| a.ends_with(".py")) {
+                assert!(Path::new(script).is_file(), "[engine.{}] names {script}", e.key);
+            }
+        }
+        assert!(
+            all["ollama"].how == How::Url { base: "http://127.0.0.1:11434".into() } && !all["ollama"].ids
+        );
+    }
+
+    #[test]
+    fn an_entry_is_read_as_written() {
+        let e = read("start = [\"{here}/s\", \"{port}\", \"{model}\"]\nready = \"/health\"\nstop = \"term\"\nids = true
+            body = { a = 1 }\napi_key_env = \"SET\"\nsilence_s = 2.5");
+        let e = e.unwrap();
+        let How::Start { argv, stop, ready, .. } = &e.how else { panic!("{e:?}") };
+        assert_eq!((argv[0].as_str(), argv[1].as_str(), ready.as_str()), ("some/s", "{port}", "/health"));
+        assert_eq!((*stop, e.silence), (Stop::Term(Duration::from_secs(5)), Duration::from_millis(2500)));
+        assert_eq!(
+            (e.api_key.as_deref(), &e.body["a"], e.name.as_str()),
+            (Some("secret"), &Value::from(1), "e")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_the_key_and_the_known_words() {
+        let start = "start = [\"s\", \"{port}\"]\nready = \"/health\"\n";
+        for (entry, said) in [
+            ("", "one of `url`, `start` and `command`"),
+            ("url = \"http://a\"\ncommand = [\"x\", \"{ask}\"]", "no two of them"),
+            (
+                "url = \"http://a\"\nreddy = \"/x\"",
+                "unknown field `reddy`, expected one of `name`, `url`, `start`",
+            ),
+            ("url = \"https://a\"", "http://"),
+            ("url = \"http://a/v1\"", "paths go into `path`"),
+            ("url = \"http://a\"\nstop = \"kill\"\nready = \"/x\"", "no use for `ready`, `stop`"),
+            ("url = 5", "expected a string in `url`"),
+            ("command = [\"x\"]", "no {ask}"),
+            ("command = [\"x\", \"{ask}\"]\nids = true", "no use for `ids`"),
+            ("command = []", "`command` is empty"),
+            (
+                "command = [\"x\", \"{ask}\", \"{prot}\"]",
+                "has {prot}; it knows {ask} {model} {threads} {ctx} {here}",
+            ),
+            ("start = [\"x\"]\nready = \"/h\"", "no {port}"),
+            ("start = [\"x\", \"{port}\"]", "needs `ready`"),
+            (&format!("{start}stop = \"now\""), "expected `kill` or `term`"),
+            (&format!("{start}stop_s = 3"), "`stop_s` is of"),
+            (&format!("{start}ready_s = nan"), "`ready_s` is NaN"),
+            (&format!("{start}ready_s = -1.0"), "0.001 to 86400"),
+            (&format!("{start}path = \"v1\""), "`path` is \"v1\""),
+            (&format!("{start}body = {{ seed = 1 }}"), "`body.seed` would change the question"),
+            (&format!("{start}api_key_env = \"UNSET\""), "UNSET, which is not set"),
+            (&format!("{start}version = [\"a\"]\nversion_path = \"/v\""), "one of them is enough"),
+        ] {
+            let e = read(entry).unwrap_err();
+            assert!(e.contains(said) && e.contains("some/engines.toml, [engine.e]"), "{said}: {e}");
+        }
+    }
+
+    #[test]
+    fn another_kind_of_file_or_none_at_all_is_named() {
+        for (text, said) in [
+            ("kind = \"tamp.lab.spec\"\nv = 1", "is `tamp.lab.spec` version 1"),
+            ("kind = \"tamp.lab.engines\"\nv = 2", "version 2; this lab reads"),
+            ("kind = \"tamp.lab.engines\"\nv = 1\n[engines.x]", "line 3: unknown field `engines`"),
+            ("kind = ", "line 1"),
+        ] {
+            let e = engines(text, Path::new("e.toml"), &|_| None).unwrap_err().to_string();
+            assert!(e.contains(said), "{said}: {e}");
+        }
+    }
 }

@@ -12,8 +12,6 @@ mod receipt;
 mod server;
 mod sse;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::path::PathBuf;
 

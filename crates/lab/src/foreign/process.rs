@@ -182,3 +182,85 @@ fn guarded(argv: &[String]) -> Command {
     command.args(argv.get(1..).unwrap_or_default());
     command
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+
+    fn lives(pid: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, s)| !s.trim_start().starts_with(['Z', 'X']))
+    }
+
+    fn dies(pid: u32) -> bool {
+        let since = Instant::now();
+        while lives(pid) && since.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        !lives(pid)
+    }
+
+    /// Not a test: a lab that is killed while an engine runs.
+    #[test]
+    #[ignore = "a program for other tests"]
+    fn start_and_wait_for_another_test() {
+        let argv = ["sh", "-c", "sleep 1000 & echo $$ $!; wait"].map(String::from);
+        let mut running = Running::start("x", &argv, &BTreeMap::new(), None).unwrap();
+        while running.log().trim().is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        println!("started {}", running.log().trim());
+        std::thread::sleep(Duration::from_secs(1000));
+    }
+
+    #[test]
+    fn an_engine_does_not_outlive_a_lab_that_is_killed() {
+        if cfg!(not(unix)) {
+            return;
+        }
+        let mut lab: Child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "foreign::process::tests::start_and_wait_for_another_test",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(lab.stdout.take().unwrap()).lines();
+        let line =
+            lines.map_while(Result::ok).find_map(|l| l.strip_prefix("started ").map(str::to_string)).unwrap();
+        let pids: Vec<u32> = line.split(' ').map(|p| p.parse().unwrap()).collect();
+        assert!(pids.iter().all(|&p| lives(p)));
+        lab.kill().unwrap();
+        lab.wait().unwrap();
+        assert!(pids.iter().all(|&p| dies(p)), "{pids:?}");
+    }
+
+    #[test]
+    fn a_server_that_is_asked_to_end_may_say_goodbye_and_one_that_ignores_it_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let bye = folder.path().join("bye");
+        let start = |script: String| {
+            let argv = ["sh".to_string(), "-c".to_string(), script];
+            let mut r = Running::start("x", &argv, &BTreeMap::new(), None).unwrap();
+            while r.log().is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            r
+        };
+        let polite = start(format!(
+            "trap \"echo bye > '{}'; exit\" TERM; echo up; while :; do sleep 0.02; done",
+            bye.display()
+        ));
+        polite.stop(Some(Duration::from_secs(30))).unwrap();
+        assert_eq!(std::fs::read_to_string(&bye).unwrap(), "bye\n");
+        let deaf = start("trap '' TERM; echo up; while :; do sleep 0.02; done".into());
+        let id = deaf.id();
+        deaf.stop(Some(Duration::from_millis(100))).unwrap();
+        assert!(!lives(id));
+    }
+}

@@ -289,3 +289,109 @@ pub(super) fn glimpse(bytes: &[u8]) -> String {
         None => line,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(v: &Value) -> Event {
+        Event { kind: Vec::new(), data: v.to_string().into_bytes() }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let key = prop::sample::select(vec![
+            "choices",
+            "text",
+            "index",
+            "token_ids",
+            "tokens",
+            "finish_reason",
+            "usage",
+            "completion_tokens",
+            "prompt_tokens",
+            "content",
+            "stop",
+            "stop_type",
+            "timings",
+            "prompt_ms",
+            "cache_n",
+            "error",
+            "message",
+            "logprobs",
+            "id",
+            "delta",
+            "prompt_token_ids",
+            "tokens_predicted",
+            "prompt_tokens_details",
+            "cached_tokens",
+            "__verbose",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (0u64..9).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-z]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            let object = prop::collection::btree_map(key.clone(), inner.clone(), 0..6);
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(Value::from),
+                object.prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_string(), v)).collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_of_any_shape_are_counted_or_refused_without_a_panic(
+            chunks in prop::collection::vec(json_value(), 0..8), raw in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut tally = Tally::default();
+            for (i, c) in chunks.iter().enumerate() {
+                let _ = tally.take(&event(c), 1 + i as u64, 16);
+            }
+            let _ = tally.take(&Event { kind: Vec::new(), data: raw }, 99, 16);
+            if let Ok(d) = tally.settle(&Prompt::new("p", vec![1, 2], "x"), 16) {
+                prop_assert!(d.run.token_ns.len() <= 24);
+            }
+        }
+
+        #[test]
+        fn whatever_a_chunk_holds_every_token_is_counted_once_and_the_rate_is_that_of_the_stream(
+            sizes in prop::collection::vec(1usize..4, 1..12), waits in prop::collection::vec(1u64..1_000_000, 12), told: bool,
+        ) {
+            let n: usize = sizes.iter().sum();
+            let (mut tally, mut at, mut next) = (Tally::default(), 0, 0u32);
+            for (&size, &wait) in sizes.iter().zip(&waits) {
+                at += wait;
+                let ids: Vec<u32> = (next..).take(size).collect();
+                next += size as u32;
+                let mut c = json!({"index": 0, "text": "x"});
+                if told {
+                    c["token_ids"] = json!(ids);
+                }
+                tally.take(&event(&json!({"choices": [c]})), at, n).unwrap();
+            }
+            let last = json!({"choices": [{"text": "", "finish_reason": "length"}], "usage": {"completion_tokens": n, "prompt_tokens": 2}});
+            tally.take(&event(&last), at + 5, n).unwrap();
+            let d = tally.settle(&Prompt::new("p", vec![1, 2], "x"), n).unwrap();
+            let (r, one_each) = (&d.run, sizes.iter().all(|&s| s == 1));
+            prop_assert_eq!(r.token_ns.len() + 1, n);
+            prop_assert_eq!(d.times == Times::Each, one_each);
+            prop_assert_eq!(&r.tokens, &if told { (0..n as u32).collect() } else { Vec::new() });
+            prop_assert_eq!((r.first_token_ns, r.total_ns), (waits[0], at));
+            let sum: u64 = r.token_ns.iter().sum();
+            // The first chunk's further tokens took part of the time to the first token; they count with the others' mean.
+            let (late, after) = (if told && !one_each { n - sizes[0] } else { n - 1 }, at - waits[0]);
+            if late > 0 {
+                let (got, want) = (sum as f64 / (n - 1) as f64, after as f64 / late as f64);
+                prop_assert!((got - want).abs() <= 1.0, "{} {}", got, want);
+            }
+        }
+    }
+}

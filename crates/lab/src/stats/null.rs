@@ -57,7 +57,7 @@ pub fn floor(nulls: &[Estimate], pairs: usize) -> Option<Floor> {
     let shown = tamp_base::record::quantile(&shown, 0.5);
     // The noise of a machine is known only as well as its nulls have degrees of freedom.
     let dof: usize = nulls.iter().map(|e| e.dof).sum();
-    Some(Floor { floor: libm::expm1(se.max(shown)), mde: detectable(se, dof), pairs })
+    Some(Floor { floor: libm::expm1(se.max(shown).min(700.0)), mde: detectable(se, dof), pairs })
 }
 
 /// ratio − 1 that an estimate of standard error `se_log` finds with 80 % power at a two-sided 5 %, the error known with
