@@ -16,7 +16,7 @@ use tamp_base::record::{SAMPLE, Sample};
 use crate::foreign::{Ask, Prompt};
 use crate::host::{Gate, Host, Quiet, Reading};
 use crate::record::{RUN, RunRecord, Stage};
-use crate::spec::{Arm, Contract, Frozen};
+use crate::spec::{Arm, Frozen, Spec};
 
 /// How long a process may take when the contract does not say, seconds.
 const TIMEOUT: u32 = 600;
@@ -187,7 +187,7 @@ impl Spawner<'_> {
         record.binary = self.hash(&binary)?;
         let mut argv = arm.wrap.clone();
         argv.push(binary.display().to_string());
-        argv.extend(words(&spec.spec.contract, arm, at.stage == Stage::Scout, &name));
+        argv.extend(words(&spec.spec, arm, at.stage == Stage::Scout, &name));
         record.argv.clone_from(&argv);
         // Paths of this machine say nothing to a reader elsewhere; the hash of the binary does.
         record.argv[arm.wrap.len()] = "tamp".into();
@@ -355,10 +355,13 @@ fn gate(spec: &Frozen) -> Gate {
 }
 
 /// The words of `tamp bench sample` for an arm. A scout runs the quality prompts too, and no ceiling probe.
-fn words(c: &Contract, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
+fn words(spec: &Spec, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
+    let c = &spec.contract;
     let mut prompts = c.prompts.clone();
     if scout {
-        prompts.extend(["short", "long"].map(String::from).into_iter().filter(|p| !c.prompts.contains(p)));
+        let usual = || ["short", "long"].map(String::from).to_vec();
+        let rollout = spec.quality.rollout.clone().unwrap_or_else(usual);
+        prompts.extend(rollout.into_iter().filter(|p| !c.prompts.contains(p)));
     }
     let mut w: Vec<String> = ["bench", "sample", model, "--json"].map(String::from).to_vec();
     let mut pair = |flag: &str, value: String| w.extend([flag.to_string(), value]);

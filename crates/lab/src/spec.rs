@@ -339,6 +339,9 @@ pub struct Quality {
     /// longest run of one token that is not degenerate
     #[serde(default)]
     pub max_run: Option<usize>,
+    /// prompts that each arm answers once before anything counts [default: short, long]
+    #[serde(default)]
+    pub rollout: Option<Vec<String>>,
 }
 
 /// Behaviour classes.

@@ -18,7 +18,7 @@ use tamp_lab::record::Store;
 use tamp_lab::replay::replay;
 use tamp_lab::run::{Ask, Lab, LabError, Outcome};
 use tamp_lab::spec::Frozen;
-use tamp_lab::{lock, stats, why};
+use tamp_lab::{lock, report, stats, why};
 
 use crate::args::{LabArgs, LabCommand, LabCorrectArgs, LabRunArgs};
 use crate::cmd::Ctx;
@@ -235,7 +235,7 @@ fn correct(home: &Home, c: &LabCorrectArgs) -> Done {
 }
 
 fn page(ctx: &Ctx, home: &Home, out: &Path) -> Done {
-    let html = String::new();
+    let html = report::html(&home.rows()?, &home.store, now_ms())?;
     std::fs::write(out, &html).at("write", out)?;
     ctx.json(&json!({ "kind": "tamp.lab.report", "v": 1, "file": out, "bytes": html.len() }))?;
     if !ctx.json {

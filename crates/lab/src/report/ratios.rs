@@ -49,7 +49,11 @@ impl Row<'_> {
         };
         let mut all = of(self.success, "success", "good");
         all.extend(of(self.kill, "kill", "bad"));
-        all.extend(self.predicted.map(|p| Note { at: p, words: format!("predicted {}", ratio(p, 1.0)), class: "hope" }));
+        all.extend(self.predicted.map(|p| Note {
+            at: p,
+            words: format!("predicted {}", ratio(p, 1.0)),
+            class: "hope",
+        }));
         all.retain(|n| n.at.is_finite() && n.at > 0.0);
         all
     }
@@ -85,11 +89,22 @@ pub fn svg(id: String, rows: &[Row<'_>], wide: f64) -> Option<Raw> {
         .iter()
         .map(|r| {
             let e = r.estimate;
-            let floor = r.floor.map_or(String::new(), |f| format!(", identical arms differ by {}", percent(f.floor)));
-            format!("{}: {} of {} pairs{floor}", metric(r.metric).0, interval(e.ratio, e.low, e.high), e.pairs)
+            let floor =
+                r.floor.map_or(String::new(), |f| format!(", identical arms differ by {}", percent(f.floor)));
+            format!(
+                "{}: {} of {} pairs{floor}",
+                metric(r.metric).0,
+                interval(e.ratio, e.low, e.high),
+                e.pairs
+            )
         })
         .collect();
-    Some(s.done("plot", y + 44.0, "Paired ratios, candidate over control, more than 1 is better", &said.join(". ")))
+    Some(s.done(
+        "plot",
+        y + 44.0,
+        "Paired ratios, candidate over control, more than 1 is better",
+        &said.join(". "),
+    ))
 }
 
 fn one(s: &mut Svg, row: &Row<'_>, x: Scale, wide: f64, top: f64) -> f64 {
@@ -133,7 +148,11 @@ fn one(s: &mut Svg, row: &Row<'_>, x: Scale, wide: f64, top: f64) -> f64 {
     let steps = (e.ratios.len().max(2) - 1) as f64;
     for (i, r) in e.ratios.iter().enumerate() {
         let at = [x.at(*r), from + 6.0 + i as f64 / steps * (band - 10.0)];
-        s.put(html!("<circle class=\"pair\" cx=\"{}\" cy=\"{}\" r=\"2.6\"/>", super::text::Px(at[0]), super::text::Px(at[1])));
+        s.put(html!(
+            "<circle class=\"pair\" cx=\"{}\" cy=\"{}\" r=\"2.6\"/>",
+            super::text::Px(at[0]),
+            super::text::Px(at[1])
+        ));
     }
     let (bar, [l, h, m]) = (from + band + 9.0, [x.at(e.low), x.at(e.high), x.at(e.ratio)]);
     s.rect("ci", [l, bar - 3.5], [(h - l).max(1.5), 7.0]);
@@ -178,5 +197,10 @@ pub fn small(id: String, e: &Estimate, floor: Option<&Floor>) -> Raw {
         s.line("mid", [tip + back, 5.0], [tip, 10.0]);
         s.line("mid", [tip + back, 15.0], [tip, 10.0]);
     }
-    s.done("small", 20.0, &format!("ratio {}", interval(e.ratio, e.low, e.high)), "on an axis from half to double, 1 in the middle")
+    s.done(
+        "small",
+        20.0,
+        &format!("ratio {}", interval(e.ratio, e.low, e.high)),
+        "on an axis from half to double, 1 in the middle",
+    )
 }
