@@ -18,3 +18,4 @@ pub mod ids;
 pub mod meta;
 pub mod record;
 pub mod settings;
+pub mod texts;
