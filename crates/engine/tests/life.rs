@@ -260,7 +260,7 @@ fn times_are_told_from_receipt() {
     let mut e = Engine::load(
         &w,
         device(),
-        tokenizer,
+        || Ok(tokenizer),
         &Settings::default(),
         options(60, 8, 1),
         clock.clone(),
