@@ -281,7 +281,7 @@ pub fn ledger(folder: &Path) -> (Vec<Row>, u64) {
     let null = ORDINARY.split("[candidate]").next().unwrap().to_string() + "[design]\nkind = \"aa\"\npairs = [8, 12]\n";
     run(folder, &mut m, &spec("Two identical arms: what does this machine show?", "\"null\"", 1.0, "", &null), None);
     let first = ask(folder, &mut m, lever(1.19), &s("Suffix drafting on code edits", "\"spec.propose.suffix\", \"copy-heavy\"", 1.4, ""));
-    m.bursts = 0.1;
+    m.bursts = 0.2;
     ask(folder, &mut m, Truth { lever: "two threads", ..lever(1.62) }, &s("A second thread while somebody else works on this machine", "\"threads\"", 1.8, ""));
     m.bursts = 0.0;
     let slow = ask(folder, &mut m, lever(0.962), &s("Draft four tokens always, whatever the text", "\"spec.propose.suffix\"", 1.15, ""));
@@ -290,9 +290,11 @@ pub fn ledger(folder: &Path) -> (Vec<Row>, u64) {
     ask(folder, &mut m, Truth { acts: Some(("spec.propose.suffix", 900, 0)), ..lever(1.0) }, &s("A lever that silently does nothing", "\"broken\"", 1.2, ""));
     ask(folder, &mut m, Truth { fails: Some((5, "context 64 is too small for 4 prompt tokens and 64 new ones; give at least 68")), ..lever(1.0) }, &s("Context of 64", "\"context\"", 1.05, ""));
     ask(folder, &mut m, Truth { fails: Some((101, "the process was killed for memory")), ..lever(1.0) }, &s("Keep the cache in f32 on a full machine", "\"kv\"", 1.01, ""));
-    ask(folder, &mut m, Truth { fades: 1.4, ..lever(1.12) }, &s("An arm that heats up while it runs", "\"broken\", \"drift\"", 1.1, ""));
+    ask(folder, &mut m, Truth { fades: 5.0, ..lever(1.12) }, &s("An arm that heats up while it runs", "\"broken\", \"drift\"", 1.1, ""));
     ask(folder, &mut m, lever(1.028), &s("Prefetch two lines further", "\"kernels\"", 1.03, ""));
-    m.noise = 0.12;
+    // A day later, so that what the machine can resolve is measured again.
+    m.now += 90_000_000;
+    m.noise = 0.2;
     ask(folder, &mut m, lever(1.01), &s("The same prefetch while the machine is restless", "\"kernels\"", 1.03, "tests = [\"kernels::prefetch\"]"));
     m.noise = 0.02;
     let engine = ORDINARY.replace("use = [\"spec.propose=suffix\"]\nset = [\"spec.propose.suffix.max=8\"]", "engine = \"llama.cpp\"").replace("plan.lever", "engine.name");
