@@ -25,8 +25,8 @@ fn main() {
         let status = ["--no-optional-locks", "status", "--porcelain", "--"];
         dirty = git(&[&status[..], &SOURCES].concat()).is_none_or(|s| !s.is_empty());
         revision = head;
-        watch();
     }
+    watch();
     println!("cargo::rustc-env=TAMP_REVISION={revision}");
     println!("cargo::rustc-env=TAMP_DIRTY={dirty}");
     println!("cargo::rerun-if-changed=build.rs");

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tamp_base::ids::Token;
 use tamp_kernels::device::Device;
+use tamp_text::Tokenizer;
 
 use crate::ceiling::Bracket;
 use crate::prompt::tokens;
@@ -63,7 +64,11 @@ pub fn prefix<D: Device>(
     for repeat in 0..repeats {
         for (i, &share) in shares.iter().enumerate() {
             let shared = len * share.min(100) as usize / 100;
-            pairs.push((i, shared, pair(s, text, len, shared, repeat * shares.len() + i)?));
+            pairs.push((
+                i,
+                shared,
+                pair(s.engine.tokenizer(), text, len, shared, repeat * shares.len() + i)?,
+            ));
         }
     }
     // Touches the memory that a prompt of this length uses; its text begins where no pair's does.
@@ -104,14 +109,13 @@ pub fn prefix<D: Device>(
 
 /// Two prompts of `len` tokens that have exactly the first `shared` in common (BOS included); the `n`-th pair begins
 /// like no other.
-fn pair<D: Device>(
-    s: &Subject<'_, D>,
+fn pair(
+    t: &Tokenizer,
     text: &str,
     len: usize,
     shared: usize,
     n: usize,
 ) -> Result<(Vec<Token>, Vec<Token>), BenchError> {
-    let t = s.engine.tokenizer();
     let one = tokens(t, text, n * STRIDE, len)?;
     let bos = usize::from(t.adds_bos() && t.bos().is_some() && len > 0);
     let shared = shared.max(bos).min(len);
@@ -129,56 +133,26 @@ fn pair<D: Device>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tamp_base::clock::SystemClock;
-    use tamp_base::settings::Settings;
-    use tamp_engine::{Engine, EngineOptions};
-    use tamp_kernels::cpu::Cpu;
-    use tamp_kernels::pool::Pool;
     use tamp_weights::Weights;
     use tamp_weights::testing::{Arch, tiny};
 
     use super::*;
     use crate::prompt::PROSE;
 
-    fn with<T>(arch: Arch, f: impl FnOnce(&mut Subject<'_, Cpu>) -> T) -> T {
-        let weights = Weights::from_gguf_bytes(tiny(arch, 3)).unwrap();
-        let pool = Arc::new(Pool::new(1, false));
-        let device = Arc::new(Cpu::new(pool.clone(), tamp_kernels::rung::find("auto").unwrap()));
-        let tokenizer = Arc::new(tamp_text::Tokenizer::from_meta(&weights.meta).unwrap());
-        let options = EngineOptions { ctx: 200, ..EngineOptions::default() };
-        let clock = Arc::new(SystemClock::default());
-        let e =
-            Engine::load(&weights, device, tokenizer, &Settings::default(), options, clock, &mut |_, _| ());
-        let load = crate::LoadTimes::default();
-        f(&mut Subject { engine: &mut e.unwrap(), pool: &pool, load, decision_grade: false })
-    }
-
     #[test]
     fn a_pair_has_exactly_the_share_in_common_and_no_two_pairs_begin_alike() {
         for arch in [Arch::Llama, Arch::Qwen2] {
-            with(arch, |s| {
-                let bos = usize::from(s.engine.tokenizer().adds_bos());
-                let mut begun = std::collections::BTreeSet::new();
-                for (n, shared) in [0, 25, 50, 75, 90, 95, 0, 50].into_iter().enumerate() {
-                    let (one, two) = pair(s, PROSE, 100, shared, n).unwrap();
-                    assert_eq!((one.len(), two.len()), (100, 100));
-                    let common = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-                    assert_eq!(common, shared.max(bos));
-                    assert!(begun.insert(one[..16].to_vec()));
-                }
-            });
+            let weights = Weights::from_gguf_bytes(tiny(arch, 3)).unwrap();
+            let t = Tokenizer::from_meta(&weights.meta).unwrap();
+            let bos = usize::from(t.adds_bos());
+            let mut begun = std::collections::BTreeSet::new();
+            for (n, shared) in [0, 25, 50, 75, 90, 95, 0, 50].into_iter().enumerate() {
+                let (one, two) = pair(&t, PROSE, 100, shared, n).unwrap();
+                assert_eq!((one.len(), two.len()), (100, 100));
+                let common = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
+                assert_eq!(common, shared.max(bos));
+                assert!(begun.insert(one[..16].to_vec()));
+            }
         }
-    }
-
-    #[test]
-    fn the_curve_says_what_the_engine_did_not_compute() {
-        let row = with(Arch::Qwen2, |s| prefix(s, PROSE, 120, &[0, 50, 95], 2).unwrap());
-        assert_eq!(row.points.iter().map(|p| p.shared_tokens).collect::<Vec<_>>(), [0, 60, 114]);
-        for p in &row.points {
-            assert!(p.samples.len() == 2 && p.ttft_ms > 0.0 && p.cached_tokens <= p.shared_tokens as f64);
-        }
-        assert_eq!(row.points[0].ratio, 1.0);
     }
 }

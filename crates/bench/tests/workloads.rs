@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tamp_base::clock::SystemClock;
 use tamp_base::settings::Settings;
+use tamp_bench::prefix::prefix;
 use tamp_bench::prompt::PROSE;
 use tamp_bench::vs::peer::{LlamaBench, Peer, Sample, Served};
 use tamp_bench::vs::{Ask, Load, Work, vs};
@@ -45,6 +46,22 @@ fn each_width_is_steps_of_exactly_that_many_streams_in_every_round() {
     assert_eq!(row.work.target_positions as usize, steps * WIDTHS.iter().sum::<usize>());
     assert_eq!(e.stats().finished, 0, "a stream that ends would change the width");
     assert_eq!(e.stats().preemptions, 0);
+}
+
+#[test]
+fn the_reuse_curve_says_what_the_engine_did_not_compute() {
+    let (mut e, pool) = subject(200, 1);
+    let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default(), decision_grade: true };
+    let row = prefix(&mut s, PROSE, 120, &[0, 50, 95], 2).unwrap();
+    assert_eq!(row.points.iter().map(|p| p.shared_tokens).collect::<Vec<_>>(), [0, 60, 114]);
+    for p in &row.points {
+        assert!(p.samples.len() == 2 && p.ttft_ms > 0.0 && p.cached_tokens <= p.shared_tokens as f64);
+    }
+    assert_eq!(row.points[0].ratio, 1.0);
+    // One uncounted prompt, then two per share and repeat; what was not cached went through the model.
+    let computed = e.stats().work.target_positions as f64;
+    let saved: f64 = row.points.iter().map(|p| p.cached_tokens * 2.0).sum();
+    assert_eq!((e.stats().finished, computed), (13, 13.0 * 120.0 - saved));
 }
 
 #[test]
