@@ -15,7 +15,8 @@ use tamp_lab::verdict::Verdict;
 const EMPTY: [&str; 4] = ["meta", "br", "input", "link"];
 /// Elements that a paragraph cannot hold: a browser would end the paragraph there.
 const BLOCKS: [&str; 17] = [
-    "p", "div", "ul", "ol", "dl", "table", "pre", "figure", "h1", "h2", "h3", "h4", "h5", "section", "article", "details", "form",
+    "p", "div", "ul", "ol", "dl", "table", "pre", "figure", "h1", "h2", "h3", "h4", "h5", "section",
+    "article", "details", "form",
 ];
 
 /// A tag: name, attributes, and whether it ends itself.
@@ -108,7 +109,10 @@ fn sound(page: &str) -> Parsed<'_> {
     let (mut drawings, mut named) = (0, 0);
     for (name, attributes) in &p.tags {
         let get = |key: &str| attributes.iter().find(|a| a.0 == key).map(|a| a.1);
-        assert!(get("src").is_none() && !matches!(*name, "link" | "img" | "iframe" | "object"), "<{name}> is from outside");
+        assert!(
+            get("src").is_none() && !matches!(*name, "link" | "img" | "iframe" | "object"),
+            "<{name}> is from outside"
+        );
         if let Some(to) = get("href") {
             assert!(to.strip_prefix('#').is_some_and(|id| ids.contains(id)), "href {to} leads nowhere");
         }
@@ -128,7 +132,15 @@ fn page(rows: &[Row], folder: &std::path::Path, now: u64) -> String {
 
 #[test]
 fn the_checker_of_this_test_sees_broken_pages() {
-    for bad in ["<p><div></div></p>", "<b><i></b></i>", "<p>", "a > b<br>", "<a title=\"x></a>", "<a <script>></a>", "\u{1b}<br>"] {
+    for bad in [
+        "<p><div></div></p>",
+        "<b><i></b></i>",
+        "<p>",
+        "a > b<br>",
+        "<a title=\"x></a>",
+        "<a <script>></a>",
+        "\u{1b}<br>",
+    ] {
         assert!(parse(&format!("<!DOCTYPE html>{bad}")).is_err(), "{bad}");
     }
     assert!(parse("<!DOCTYPE html><p title=\"a\">b<br>c</p>").is_ok());
@@ -155,20 +167,45 @@ fn every_decided_experiment_is_on_the_page_with_its_verdict_reason_and_row() {
         let article = format!("<article class=\"x\" id=\"x-{}\"", &spec[..12]);
         let from = text.find(&article).unwrap_or_else(|| panic!("no article of {spec}"));
         let own = &text[from..from + text[from..].find("</article>").unwrap()];
-        let reason = decision.reason.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;");
+        let reason = decision
+            .reason
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&quot;")
+            .replace('\'', "&#39;");
         assert!(own.contains(&reason), "{reason}");
         assert!(own.contains(&format!("</svg>{}</span>", verdict.word())), "{verdict}");
         assert!(own.contains(&format!("<code title=\"{}\">", row.hash)), "receipt of row {}", row.n);
-        let line = |(name, a): &&(&str, Vec<(&str, &str)>)| *name == "tr" && a.contains(&("data-verdict", verdict.word())) && a.contains(&("data-for", &format!("x-{}", &spec[..12])));
+        let line = |(name, a): &&(&str, Vec<(&str, &str)>)| {
+            *name == "tr"
+                && a.contains(&("data-verdict", verdict.word()))
+                && a.contains(&("data-for", &format!("x-{}", &spec[..12])))
+        };
         assert!(p.tags.iter().any(|t| line(&t)), "no line of {spec}");
         // Whatever has pairs has a plot of every process and one of the ratios, for both widths.
         if decision.pairs > 0 {
             assert!(own.matches("class=\"plot\"").count() >= 4, "{spec}");
         }
     }
-    let all = [Verdict::Retain, Verdict::Reject, Verdict::Block, Verdict::Inconclusive, Verdict::NotMeasurable, Verdict::NotApplicable, Verdict::Void];
+    let all = [
+        Verdict::Retain,
+        Verdict::Reject,
+        Verdict::Block,
+        Verdict::Inconclusive,
+        Verdict::NotMeasurable,
+        Verdict::NotApplicable,
+        Verdict::Void,
+    ];
     assert!(all.iter().all(|v| seen.contains(v)), "the simulated ledger ends in {seen:?} only");
-    for words in ["conditions differ", "Superseded", "Corrected", "the width table", "disturbed, does not count", "opening and closing control"] {
+    for words in [
+        "conditions differ",
+        "Superseded",
+        "Corrected",
+        "the width table",
+        "disturbed, does not count",
+        "opening and closing control",
+    ] {
         assert!(p.text.contains(words), "{words}");
     }
     assert_eq!(text, page(&rows, dir.path(), now), "the same ledger gives the same page");
@@ -198,7 +235,10 @@ fn every_process_of_a_run_is_a_mark_in_its_plot() {
     let text = page(&rows, dir.path(), m.now);
     let plot = &text[text.find("-s0-w-t").unwrap()..];
     let plot = &plot[..plot.find("</svg>").unwrap()];
-    let marks = |class: &str| plot.matches(&format!("class=\"m a0{class}\"")).count() + plot.matches(&format!("class=\"m a1{class}\"")).count();
+    let marks = |class: &str| {
+        plot.matches(&format!("class=\"m a0{class}\"")).count()
+            + plot.matches(&format!("class=\"m a1{class}\"")).count()
+    };
     assert_eq!((marks(""), marks(" off")), (counted, off));
     assert_eq!(plot.matches("class=\"ring\"").count(), 2);
 }
@@ -211,7 +251,33 @@ fn hostile_words_in_every_field_stay_words() {
     let (rows, now) = ledger(dir.path());
     // Every text of every row that has no fixed vocabulary is replaced.
     fn poison(v: &mut serde_json::Value, key: &str) {
-        let fixed = ["kind", "row", "lane", "revert", "metric", "direction", "stat", "op", "class", "state", "relation", "pred", "want_", "verdict", "claim", "spec", "records", "of", "hash", "prev", "program", "what", "calibration", "observable", "candidate_"];
+        let fixed = [
+            "kind",
+            "row",
+            "lane",
+            "revert",
+            "metric",
+            "direction",
+            "stat",
+            "op",
+            "class",
+            "state",
+            "relation",
+            "pred",
+            "want_",
+            "verdict",
+            "claim",
+            "spec",
+            "records",
+            "of",
+            "hash",
+            "prev",
+            "program",
+            "what",
+            "calibration",
+            "observable",
+            "candidate_",
+        ];
         match v {
             serde_json::Value::String(s) if !fixed.contains(&key) => *s = format!("{HOSTILE}{s}"),
             serde_json::Value::Array(a) => a.iter_mut().for_each(|v| poison(v, key)),

@@ -71,7 +71,11 @@ impl<'r> Experiment<'r> {
     /// Its title.
     pub fn title(&self) -> String {
         let words = self.value["title"].as_str().unwrap_or_default();
-        if words.trim().is_empty() { format!("untitled {}", super::text::short(self.id)) } else { words.into() }
+        if words.trim().is_empty() {
+            format!("untitled {}", super::text::short(self.id))
+        } else {
+            words.into()
+        }
     }
 
     /// Its tags.
@@ -136,7 +140,8 @@ impl<'r> Book<'r> {
                 Body::Opened { spec, value, file, program, depends, .. } => {
                     let e = b.experiment(&mut places, spec);
                     if e.opened.is_none() {
-                        (e.opened, e.value, e.file, e.program, e.depends) = (Some(row), value, file, program.as_deref(), Some(depends));
+                        (e.opened, e.value, e.file, e.program, e.depends) =
+                            (Some(row), value, file, program.as_deref(), Some(depends));
                         e.spec = Spec::deserialize(value).ok().map(Box::new);
                     }
                 }
@@ -145,7 +150,13 @@ impl<'r> Book<'r> {
                     b.experiment(&mut places, spec).attempts.entry(*attempt).or_default().measured.push(m);
                 }
                 Body::Decided { spec, attempt, calibration, decision, commit, action } => {
-                    let d = Decided { row, decision, calibration: calibration.as_deref(), commit: commit.as_deref(), action };
+                    let d = Decided {
+                        row,
+                        decision,
+                        calibration: calibration.as_deref(),
+                        commit: commit.as_deref(),
+                        action,
+                    };
                     b.experiment(&mut places, spec).attempts.entry(*attempt).or_default().decided.push(d);
                 }
                 Body::Calibrated { .. } => b.calibrations.push(row),
@@ -171,7 +182,11 @@ impl<'r> Book<'r> {
             // An id is a hash; whatever else a row says cannot be part of an address.
             let plain = id.len() >= 12 && id.bytes().all(|c| c.is_ascii_hexdigit());
             let anchor = if plain { format!("x-{}", &id[..12]) } else { format!("x-n{n}") };
-            let anchor = if self.experiments.iter().any(|e| e.anchor == anchor) { format!("{anchor}-{n}") } else { anchor };
+            let anchor = if self.experiments.iter().any(|e| e.anchor == anchor) {
+                format!("{anchor}-{n}")
+            } else {
+                anchor
+            };
             self.experiments.push(Experiment {
                 id,
                 anchor,

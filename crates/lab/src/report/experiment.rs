@@ -48,7 +48,11 @@ pub fn entry<'r>(e: &'r Experiment<'r>, book: &Book<'r>, store: &Store) -> Resul
     }
     for (n, attempt, facts) in bodies.iter().rev() {
         let words: Vec<String> = attempt.decided.iter().map(|d| word(d.decision).to_string()).collect();
-        let title = format!("Attempt {}: {}", n + 1, if words.is_empty() { "no verdict".into() } else { words.join(", ") });
+        let title = format!(
+            "Attempt {}: {}",
+            n + 1,
+            if words.is_empty() { "no verdict".into() } else { words.join(", ") }
+        );
         let inner = html!("{}{}", verdicts(e, attempt, book), measured(e, *n, attempt, facts, book));
         body.add(folded(&title, "attempt", inner));
     }
@@ -59,9 +63,18 @@ pub fn entry<'r>(e: &'r Experiment<'r>, book: &Book<'r>, store: &Store) -> Resul
     let article = html!(
         "<article class=\"x\" id=\"{}\" aria-labelledby=\"{}-h\">\n<header><p class=\"eyebrow\"><a class=\"id\" href=\"#{}\">{}</a><span>{} lane</span><span>opened {} UTC</span></p>\n\
          <h3 id=\"{}-h\">{}</h3>{}</header>\n{}<div class=\"cols\"><div class=\"asked\">{}</div>\n<div class=\"found\">{}</div></div>\n</article>\n",
-        e.anchor, e.anchor, e.anchor, short(e.id), e.lane(), begun, e.anchor, e.title(),
+        e.anchor,
+        e.anchor,
+        e.anchor,
+        short(e.id),
+        e.lane(),
+        begun,
+        e.anchor,
+        e.title(),
         e.opened.map_or_else(Raw::new, |r| remarks(book.remarks(&r.hash))),
-        verdict, asked, body
+        verdict,
+        asked,
+        body
     );
     Ok(Entry { experiment: e, article, machine, processes })
 }
@@ -75,14 +88,20 @@ pub fn word(d: &Decision) -> &'static str {
 fn verdicts(e: &Experiment<'_>, attempt: &Attempt<'_>, book: &Book<'_>) -> Raw {
     let many = attempt.decided.len() > 1;
     if attempt.decided.is_empty() {
-        return html!("<div class=\"ruling v-open\">{}<p class=\"reason\">No verdict yet: measuring was not finished.</p></div>\n", badge("open"));
+        return html!(
+            "<div class=\"ruling v-open\">{}<p class=\"reason\">No verdict yet: measuring was not finished.</p></div>\n",
+            badge("open")
+        );
     }
     let one = |d: &Decided<'_>| {
         let c = d.decision;
         let name = if many { html!("<b>{}</b> ", c.candidate) } else { Raw::new() };
         let mut more = Raw::new();
         if let Some(b) = &c.blocker {
-            let kind = serde_json::to_value(b.kind).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+            let kind = serde_json::to_value(b.kind)
+                .ok()
+                .and_then(|v| v.as_str().map(String::from))
+                .unwrap_or_default();
             more.add(html!("<p class=\"note\">Missing {}: {}</p>", kind, b.needs));
         }
         if !d.action.is_empty() {
@@ -93,7 +112,13 @@ fn verdicts(e: &Experiment<'_>, attempt: &Attempt<'_>, book: &Book<'_>) -> Raw {
         }
         html!(
             "<div class=\"ruling v-{}\">{}<div><p class=\"reason\">{}{}</p>{}{}{}</div></div>\n",
-            word(c).replace(' ', "-"), badge(word(c)), name, c.reason, predicted(e, c), more, remarks(book.remarks(&d.row.hash))
+            word(c).replace(' ', "-"),
+            badge(word(c)),
+            name,
+            c.reason,
+            predicted(e, c),
+            more,
+            remarks(book.remarks(&d.row.hash))
         )
     };
     attempt.decided.iter().map(one).collect()
@@ -103,11 +128,18 @@ fn verdicts(e: &Experiment<'_>, attempt: &Attempt<'_>, book: &Book<'_>) -> Raw {
 fn predicted(e: &Experiment<'_>, d: &Decision) -> Raw {
     let Some(spec) = &e.spec else { return Raw::new() };
     let Some(m) = d.estimates.get(&spec.expected.metric) else {
-        return html!("<p class=\"note num\">Predicted {}×; no ratio was measured.</p>", ratio(d.predicted, 1.0));
+        return html!(
+            "<p class=\"note num\">Predicted {}×; no ratio was measured.</p>",
+            ratio(d.predicted, 1.0)
+        );
     };
     if d.verdict == Some(Verdict::Void) {
         let figure = interval(m.ratio, m.low, m.high);
-        return html!("<p class=\"note num\">Predicted {}×. The figures below, {} among them, do not count.</p>", ratio(d.predicted, 1.0), figure);
+        return html!(
+            "<p class=\"note num\">Predicted {}×. The figures below, {} among them, do not count.</p>",
+            ratio(d.predicted, 1.0),
+            figure
+        );
     }
     let place = match d.predicted {
         p if p > m.high => "above the interval",
@@ -116,7 +148,9 @@ fn predicted(e: &Experiment<'_>, d: &Decision) -> Raw {
     };
     html!(
         "<p class=\"note num\">Predicted {}×, measured {}: the prediction lies {}.</p>",
-        ratio(d.predicted, 1.0), interval(m.ratio, m.low, m.high), place
+        ratio(d.predicted, 1.0),
+        interval(m.ratio, m.low, m.high),
+        place
     )
 }
 
@@ -129,14 +163,28 @@ fn question(e: &Experiment<'_>) -> Raw {
             rows.add(html!("<dt>{}</dt><dd>{}</dd>", name, value));
         }
     };
-    for (name, field) in [("Hypothesis", "hypothesis"), ("Mechanism", "mechanism"), ("What changes", "change")] {
+    for (name, field) in
+        [("Hypothesis", "hypothesis"), ("Mechanism", "mechanism"), ("What changes", "change")]
+    {
         put(name, html!("{}", text(field)));
     }
     if let Some(s) = &e.spec {
         let x = &s.expected;
-        put("Predicted", html!("{}× {} <span class=\"dim\">by {}</span>", ratio(x.effect, 1.0), x.metric, x.model));
-        let kind = if s.is_null() { "null" } else if s.claim == crate::stats::Claim::NotWorse { "not worse" } else { "superior" };
-        put("Claim", html!("{}, confidence {}, {} assumptions", kind, format!("{:.2}", s.confidence), s.assumptions));
+        put(
+            "Predicted",
+            html!("{}× {} <span class=\"dim\">by {}</span>", ratio(x.effect, 1.0), x.metric, x.model),
+        );
+        let kind = if s.is_null() {
+            "null"
+        } else if s.claim == crate::stats::Claim::NotWorse {
+            "not worse"
+        } else {
+            "superior"
+        };
+        put(
+            "Claim",
+            html!("{}, confidence {}, {} assumptions", kind, format!("{:.2}", s.confidence), s.assumptions),
+        );
         put("Contract", contract(s));
     }
     let prior = |p: &Value| {
@@ -145,7 +193,15 @@ fn question(e: &Experiment<'_>) -> Raw {
     };
     let priors: Raw = e.value["prior"].as_array().into_iter().flatten().map(prior).collect();
     put("Known before", if priors.is_empty() { priors } else { html!("<ul>{}</ul>", priors) });
-    let list = |k: &str| -> Raw { e.value[k].as_array().into_iter().flatten().filter_map(Value::as_str).map(|t| html!("<span class=\"tag\">{}</span>", t)).collect() };
+    let list = |k: &str| -> Raw {
+        e.value[k]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|t| html!("<span class=\"tag\">{}</span>", t))
+            .collect()
+    };
     put("Waits for", list("requires"));
     put("Tests", list("tests"));
     put("Tags", list("tags"));
@@ -157,7 +213,12 @@ fn contract(s: &Spec) -> Raw {
     let threads = c.threads.map_or("default".to_string(), |n| n.to_string());
     html!(
         "{} · prompts {} · {} new tokens · temperature {} · seed {} · threads {}",
-        c.model, c.prompts.join(", "), c.max_tokens, c.temperature.to_string(), c.seed, threads
+        c.model,
+        c.prompts.join(", "),
+        c.max_tokens,
+        c.temperature.to_string(),
+        c.seed,
+        threads
     )
 }
 
@@ -177,10 +238,18 @@ fn measured(e: &Experiment<'_>, n: u32, attempt: &Attempt<'_>, facts: &Facts, bo
         let rows = rows(e, d.decision);
         let picture = both(|w, end| ratios::svg(format!("{id}-r{i}-{end}"), &rows, w));
         if many && (!picture.is_empty() || !d.decision.gates.is_empty()) {
-            out.add(html!("<h4 class=\"one-of\">{} {}</h4>", swatch(arm(e, &d.decision.candidate)), d.decision.candidate));
+            out.add(html!(
+                "<h4 class=\"one-of\">{} {}</h4>",
+                swatch(arm(e, &d.decision.candidate)),
+                d.decision.candidate
+            ));
         }
         if !picture.is_empty() {
-            let floor = if d.decision.floors.is_empty() { "" } else { " The band around 1 is what identical arms show on this machine." };
+            let floor = if d.decision.floors.is_empty() {
+                ""
+            } else {
+                " The band around 1 is what identical arms show on this machine."
+            };
             out.add(html!(
                 "<figure>{}<figcaption>Dots: single pairs, top to bottom in the order they ran. Bar: {} interval of the look that decided; tick: its centre.{}</figcaption></figure>",
                 picture, coverage(d.decision.level), floor
@@ -269,7 +338,8 @@ fn voided(strip: &super::strip::Strip) -> Raw {
             None => reasons.push((&s.why, vec![clock(s.from_to[0])])),
         }
     }
-    let lines: Raw = reasons.iter().map(|(why, times)| html!("<li>{} at {} UTC</li>", *why, times.join(", "))).collect();
+    let lines: Raw =
+        reasons.iter().map(|(why, times)| html!("<li>{} at {} UTC</li>", *why, times.join(", "))).collect();
     if lines.is_empty() { lines } else { html!("<ul class=\"voids\">{}</ul>", lines) }
 }
 
@@ -302,8 +372,12 @@ fn arms(e: &Experiment<'_>, facts: &Facts) -> Raw {
             _ => words.iter().map(|w| html!("<span class=\"tag\">{}</span>", w)).collect(),
         };
         let seen = facts.arms.iter().find(|s| s.0 == a.name).map(|s| &s.1);
-        let argv = seen.filter(|s| !s.argv.is_empty()).map_or_else(Raw::new, |s| html!("<pre tabindex=\"0\">{}</pre>", s.argv.join(" ")));
-        let failed = seen.and_then(|s| s.failed.as_ref()).map_or_else(Raw::new, |f| html!("<p class=\"warn\">{}</p>", f));
+        let argv = seen
+            .filter(|s| !s.argv.is_empty())
+            .map_or_else(Raw::new, |s| html!("<pre tabindex=\"0\">{}</pre>", s.argv.join(" ")));
+        let failed = seen
+            .and_then(|s| s.failed.as_ref())
+            .map_or_else(Raw::new, |f| html!("<p class=\"warn\">{}</p>", f));
         html!("<li><p>{} <b>{}</b> {}</p>{}{}</li>", swatch(i), a.name, what, argv, failed)
     };
     html!("<ul class=\"arms\">{}</ul>", declared.iter().enumerate().map(one).collect::<Raw>())
@@ -317,10 +391,27 @@ fn receipts(e: &Experiment<'_>, attempt: &Attempt<'_>, facts: &Facts, book: &Boo
         put("Opened in row", html!("{} {}", r.n, code(&r.hash)));
     }
     if let Some(h) = &facts.host {
-        put("Machine", html!("{} · {}{}", h.class(), h.kernel, if h.governor.is_empty() { String::new() } else { format!(" · governor {}", h.governor) }));
+        put(
+            "Machine",
+            html!(
+                "{} · {}{}",
+                h.class(),
+                h.kernel,
+                if h.governor.is_empty() { String::new() } else { format!(" · governor {}", h.governor) }
+            ),
+        );
     }
     if let Some([a, b]) = facts.from_to {
-        put("Measured", html!("{} UTC, {}, {} processes, {} of them counted", utc(a), span(b.saturating_sub(a) as f64), facts.processes, facts.counted));
+        put(
+            "Measured",
+            html!(
+                "{} UTC, {}, {} processes, {} of them counted",
+                utc(a),
+                span(b.saturating_sub(a) as f64),
+                facts.processes,
+                facts.counted
+            ),
+        );
     }
     for (name, s) in &facts.arms {
         let mut words = html!("{} · {} threads", s.engine, s.threads);
@@ -339,12 +430,33 @@ fn receipts(e: &Experiment<'_>, attempt: &Attempt<'_>, facts: &Facts, book: &Boo
         put(&format!("Depends on {name}"), code(hash));
     }
     for d in &attempt.decided {
-        put("Decided in row", html!("{} {} at {} UTC, statistics {} with seed {}", d.row.n, code(&d.row.hash), utc(d.row.at_ms), d.decision.stats_version, d.decision.seed));
+        put(
+            "Decided in row",
+            html!(
+                "{} {} at {} UTC, statistics {} with seed {}",
+                d.row.n,
+                code(&d.row.hash),
+                utc(d.row.at_ms),
+                d.decision.stats_version,
+                d.decision.seed
+            ),
+        );
         if let Some(row) = d.calibration.and_then(|c| book.rows.get(c)) {
             put("Calibration", html!("row {} {} of {} UTC", row.n, code(&row.hash), utc(row.at_ms)));
         }
     }
-    let files: Raw = attempt.measured.iter().map(|m| html!("<li>{} {}{}</li>", m.what, code(m.records), if m.void.is_some() { " (does not count)" } else { "" })).collect();
+    let files: Raw = attempt
+        .measured
+        .iter()
+        .map(|m| {
+            html!(
+                "<li>{} {}{}</li>",
+                m.what,
+                code(m.records),
+                if m.void.is_some() { " (does not count)" } else { "" }
+            )
+        })
+        .collect();
     if !files.is_empty() {
         put("Record files", html!("<ul>{}</ul>", files));
     }

@@ -131,7 +131,11 @@ impl Seen {
             engine: engine(&s),
             plan: s.plan_hash.clone(),
             threads: s.threads,
-            prompts: s.requests.iter().map(|q| (q.prompt.clone(), (q.prompt_hash.clone(), q.prompt_tokens))).collect(),
+            prompts: s
+                .requests
+                .iter()
+                .map(|q| (q.prompt.clone(), (q.prompt_hash.clone(), q.prompt_tokens)))
+                .collect(),
             failed: None,
         }
     }

@@ -24,7 +24,11 @@ pub fn tally(entries: &[Entry<'_>]) -> Raw {
 /// Verdicts of the newest attempt; a question without one is a line too.
 fn lines<'a>(e: &'a Entry<'_>) -> Vec<(Option<&'a Row>, Option<&'a Decision>)> {
     let decided = e.experiment.newest().map(|a| a.decided.as_slice()).unwrap_or_default();
-    if decided.is_empty() { vec![(None, None)] } else { decided.iter().map(|d| (Some(d.row), Some(d.decision))).collect() }
+    if decided.is_empty() {
+        vec![(None, None)]
+    } else {
+        decided.iter().map(|d| (Some(d.row), Some(d.decision))).collect()
+    }
 }
 
 /// The list with its filters; filters work where scripts run, the list everywhere.
@@ -55,12 +59,21 @@ pub fn list(entries: &[Entry<'_>], stale: &BTreeSet<&str>) -> Raw {
     }
     let select = |name: &str, title: &str, all: &BTreeSet<String>| {
         let options: Raw = all.iter().map(|o| html!("<option>{}</option>", o)).collect();
-        html!("<label>{} <select name=\"{}\"><option value=\"\">all</option>{}</select></label>", title, name, options)
+        html!(
+            "<label>{} <select name=\"{}\"><option value=\"\">all</option>{}</select></label>",
+            title,
+            name,
+            options
+        )
     };
     html!(
         "<form class=\"filters\" role=\"search\" hidden><label class=\"grow\">Find <input name=\"text\" type=\"search\" placeholder=\"words of a question, tag, id\"></label>{}{}{}{}<output aria-live=\"polite\"></output></form>\n\
          <table class=\"index\"><thead><tr><th scope=\"col\">verdict</th><th scope=\"col\">question</th><th scope=\"col\">ratio, ½ to 2</th><th scope=\"col\">measured</th><th scope=\"col\">predicted</th><th scope=\"col\">A/A floor</th><th scope=\"col\">when</th></tr></thead><tbody>{}</tbody></table>\n",
-        select("verdict", "Verdict", &words[0]), select("lane", "Lane", &words[1]), select("tag", "Tag", &words[2]), select("machine", "Machine", &words[3]), body
+        select("verdict", "Verdict", &words[0]),
+        select("lane", "Lane", &words[1]),
+        select("tag", "Tag", &words[2]),
+        select("machine", "Machine", &words[3]),
+        body
     )
 }
 
@@ -70,22 +83,48 @@ fn line(e: &Entry<'_>, row: Option<&Row>, d: Option<&Decision>, many: bool, n: u
     let main = spec.map(|s| s.expected.metric.as_str()).unwrap_or_default();
     let estimate = d.and_then(|d| d.estimates.get(main));
     let floor = d.and_then(|d| d.floors.get(main));
-    let picture = estimate.map_or_else(|| Raw::of("<span class=\"dim\">–</span>"), |m| ratios::small(format!("i{n}"), m, floor));
+    let picture = estimate.map_or_else(
+        || Raw::of("<span class=\"dim\">–</span>"),
+        |m| ratios::small(format!("i{n}"), m, floor),
+    );
     let figure = estimate.map_or("–".to_string(), |m| interval(m.ratio, m.low, m.high));
     let hoped = match (d, spec) {
         (Some(d), Some(s)) if !s.is_null() => format!("{}×", ratio(d.predicted, 1.0)),
         _ => "–".to_string(),
     };
     let floor = floor.map_or("–".to_string(), |f| percent(f.floor));
-    let candidate = if many { html!(" <span class=\"dim\">{}</span>", d.map_or("", |d| d.candidate.as_str())) } else { Raw::new() };
+    let candidate = if many {
+        html!(" <span class=\"dim\">{}</span>", d.map_or("", |d| d.candidate.as_str()))
+    } else {
+        Raw::new()
+    };
     let old = if stale { Raw::of(" <span class=\"badge v-ext\">superseded</span>") } else { Raw::new() };
     let verdict = d.map_or("open", word);
     let tags = x.tags();
-    let text = format!("{} {} {} {}", x.title(), tags.join(" "), x.id, d.map_or("", |d| d.reason.as_str())).to_lowercase();
+    let text = format!("{} {} {} {}", x.title(), tags.join(" "), x.id, d.map_or("", |d| d.reason.as_str()))
+        .to_lowercase();
     let when = row.or(x.opened).map_or_else(String::new, |r| date(r.at_ms));
     html!(
         "<tr data-verdict=\"{}\" data-lane=\"{}\" data-tags=\"{}\" data-machine=\"{}\" data-text=\"{}\" data-for=\"{}\"><td>{}</td><th scope=\"row\"><a href=\"#{}\">{}</a>{}{}<span class=\"sub\">{} · {} · {}</span></th>\
          <td class=\"pic\">{}</td><td class=\"num\" data-name=\"measured\">{}</td><td class=\"num\" data-name=\"predicted\">{}</td><td class=\"num\" data-name=\"A/A floor\">{}</td><td class=\"num\" data-name=\"when\">{}</td></tr>\n",
-        verdict, x.lane(), tags.join("\n"), e.machine, text, x.anchor, badge(verdict), x.anchor, x.title(), candidate, old, x.lane(), tags.join(", "), short(x.id), picture, figure, hoped, floor, when
+        verdict,
+        x.lane(),
+        tags.join("\n"),
+        e.machine,
+        text,
+        x.anchor,
+        badge(verdict),
+        x.anchor,
+        x.title(),
+        candidate,
+        old,
+        x.lane(),
+        tags.join(", "),
+        short(x.id),
+        picture,
+        figure,
+        hoped,
+        floor,
+        when
     )
 }

@@ -24,7 +24,9 @@ pub fn badge(word: &str) -> Raw {
     };
     html!(
         "<span class=\"badge v-{}\"><svg viewBox=\"0 0 16 16\" width=\"14\" height=\"14\" aria-hidden=\"true\"><path d=\"{}\"/></svg>{}</span>",
-        word.replace(' ', "-"), sign, word
+        word.replace(' ', "-"),
+        sign,
+        word
     )
 }
 
@@ -32,13 +34,15 @@ pub fn badge(word: &str) -> Raw {
 pub fn swatch(arm: usize) -> Raw {
     html!(
         "<svg class=\"swatch\" viewBox=\"0 0 14 14\" width=\"14\" height=\"14\" aria-hidden=\"true\"><path class=\"m a{}\" d=\"{}\"/></svg>",
-        arm % 6, shape(arm, [7.0, 7.0])
+        arm % 6,
+        shape(arm, [7.0, 7.0])
     )
 }
 
 /// What the marks of a plot mean.
 pub fn key(arms: &[String], shaded: bool) -> Raw {
-    let mut out: Raw = arms.iter().enumerate().map(|(i, a)| html!("<span>{}{}</span> ", swatch(i), a)).collect();
+    let mut out: Raw =
+        arms.iter().enumerate().map(|(i, a)| html!("<span>{}{}</span> ", swatch(i), a)).collect();
     out.add(Raw::of("<span><svg class=\"swatch\" viewBox=\"0 0 14 14\" width=\"14\" height=\"14\" aria-hidden=\"true\"><circle class=\"ring\" cx=\"7\" cy=\"7\" r=\"5.5\"/></svg>opening and closing control</span> "));
     if shaded {
         out.add(Raw::of("<span><svg class=\"swatch\" viewBox=\"0 0 14 14\" width=\"14\" height=\"14\" aria-hidden=\"true\"><rect class=\"void\" x=\"1\" y=\"1\" width=\"12\" height=\"12\"/></svg>disturbed, does not count</span> "));
@@ -49,7 +53,11 @@ pub fn key(arms: &[String], shaded: bool) -> Raw {
 /// Something long or raw, in the type of code; a hash by its beginning, whole in its title.
 pub fn code(hash: &str) -> Raw {
     let plain = hash.len() >= 32 && hash.bytes().all(|c| c.is_ascii_hexdigit());
-    if plain { html!("<code title=\"{}\">{}</code>", hash, short(hash)) } else { html!("<code>{}</code>", hash) }
+    if plain {
+        html!("<code title=\"{}\">{}</code>", hash, short(hash))
+    } else {
+        html!("<code>{}</code>", hash)
+    }
 }
 
 /// A part that opens on demand.
@@ -61,7 +69,13 @@ pub fn folded(title: &str, class: &str, inner: Raw) -> Raw {
 pub fn remarks(all: &[Remark<'_>]) -> Raw {
     let one = |r: &Remark<'_>| {
         let what = if r.superseded { "Superseded" } else { "Corrected" };
-        html!("<p class=\"remark\"><b>{}</b> {} UTC, row {}: {}</p>", what, utc(r.row.at_ms), r.row.n, r.words)
+        html!(
+            "<p class=\"remark\"><b>{}</b> {} UTC, row {}: {}</p>",
+            what,
+            utc(r.row.at_ms),
+            r.row.n,
+            r.words
+        )
     };
     all.iter().map(one).collect()
 }
@@ -71,7 +85,10 @@ pub fn table(label: &str, class: &str, head: &[&str], body: Raw) -> Raw {
     let head: Raw = head.iter().map(|h| html!("<th scope=\"col\">{}</th>", h)).collect();
     html!(
         "<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\"><table class=\"{}\"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>\n",
-        label, class, head, body
+        label,
+        class,
+        head,
+        body
     )
 }
 
@@ -83,15 +100,36 @@ pub fn figures(d: &Decision, arm: usize) -> Raw {
         let floor = d.floors.get(name).map_or("–".to_string(), |f| percent(f.floor));
         html!(
             "<tr><th scope=\"row\">{} <span class=\"dim\">{}</span></th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            plain, unit, number(m[0]), number(m[1]), interval(e.ratio, e.low, e.high), probability(e.permutation_p), floor, percent(e.mde), e.pairs
+            plain,
+            unit,
+            number(m[0]),
+            number(m[1]),
+            interval(e.ratio, e.low, e.high),
+            probability(e.permutation_p),
+            floor,
+            percent(e.mde),
+            e.pairs
         )
     };
     let rows: Raw = d.estimates.iter().map(row).collect();
     if rows.is_empty() {
         return rows;
     }
-    let head = ["metric", "control", "candidate", "ratio (interval)", "permutation p", "A/A floor", "would find", "pairs"];
-    html!("{}{}", table("Figures", "figures", &head, rows), d.ceiling.map_or_else(Raw::new, |c| ceiling(c, &d.candidate, arm)))
+    let head = [
+        "metric",
+        "control",
+        "candidate",
+        "ratio (interval)",
+        "permutation p",
+        "A/A floor",
+        "would find",
+        "pairs",
+    ];
+    html!(
+        "{}{}",
+        table("Figures", "figures", &head, rows),
+        d.ceiling.map_or_else(Raw::new, |c| ceiling(c, &d.candidate, arm))
+    )
 }
 
 /// How much of the machine's read ceiling each arm used.
@@ -100,7 +138,11 @@ fn ceiling(share: [f64; 2], candidate: &str, arm: usize) -> Raw {
         let wide = format!("{:.1}", 100.0 * f.clamp(0.0, 1.0));
         html!(
             "<li><span>{}{}</span><span class=\"meter\"><i class=\"a{}\" style=\"width:{}%\"></i></span><span class=\"num\">{}</span></li>",
-            swatch(arm), name, arm % 6, wide, percent(f)
+            swatch(arm),
+            name,
+            arm % 6,
+            wide,
+            percent(f)
         )
     };
     let low = if share.iter().any(|f| *f < 0.15) {
@@ -110,7 +152,9 @@ fn ceiling(share: [f64; 2], candidate: &str, arm: usize) -> Raw {
     };
     html!(
         "<div class=\"ceiling\"><p class=\"lead\">Share of the read ceiling measured in the same processes</p><ul>{}{}</ul>{}</div>",
-        bar(0, "control", share[0]), bar(arm, candidate, share[1]), low
+        bar(0, "control", share[0]),
+        bar(arm, candidate, share[1]),
+        low
     )
 }
 
@@ -126,7 +170,11 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
             let (class, words) = mark.words();
             body.add(html!(
                 "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"mark {}\">{}</td></tr>",
-                name, want, seen, class, words
+                name,
+                want,
+                seen,
+                class,
+                words
             ));
         }
     };
@@ -134,10 +182,15 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
     // The first gates are those of success; a kill gate that holds is the bad news.
     let first = spec.map_or(d.gates.len(), |s| s.success.len()).min(d.gates.len());
     group("Gates to retain", d.gates[..first].iter().map(shown).collect());
-    let kill = |s: &Shown| (s.name.clone(), s.want.clone(), s.seen.clone(), if s.pass { Mark::Killed } else { Mark::Quiet });
+    let kill = |s: &Shown| {
+        (s.name.clone(), s.want.clone(), s.seen.clone(), if s.pass { Mark::Killed } else { Mark::Quiet })
+    };
     group("Gates that end the idea", d.gates[first..].iter().map(kill).collect());
     group("Manipulation: do the arms differ as they should", d.manipulation.iter().map(shown).collect());
-    group("Differences nobody declared", d.undeclared.iter().map(|u| (u.clone(), "same".into(), "differs".into(), Mark::Fails)).collect());
+    group(
+        "Differences nobody declared",
+        d.undeclared.iter().map(|u| (u.clone(), "same".into(), "differs".into(), Mark::Fails)).collect(),
+    );
     group("Invariants", d.invariants.iter().map(shown).collect());
     let engaged = |e: &crate::check::Engaged| {
         let want = if e.must_act { "asked and acted" } else { "asked" };
@@ -147,7 +200,12 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
     group("Engaged: did the mechanism run", d.engaged.iter().map(engaged).collect());
     if let Some(x) = &d.drift {
         let trend = x.controls.map_or("no trend to be had".to_string(), |t| {
-            format!("controls {:+.1} % an hour ({:+.1} to {:+.1})", 100.0 * t.per_hour, 100.0 * t.low, 100.0 * t.high)
+            format!(
+                "controls {:+.1} % an hour ({:+.1} to {:+.1})",
+                100.0 * t.per_hour,
+                100.0 * t.low,
+                100.0 * t.high
+            )
         });
         let mark = match x.state {
             State::Stable => Mark::Holds,
@@ -158,26 +216,50 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
     }
     let quality = d.quality.as_ref().map_or_else(Raw::new, texts);
     if let Some(q) = &d.quality {
-        let want = serde_json::to_value(q.class).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+        let want =
+            serde_json::to_value(q.class).ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
         let seen = match (&q.fails, q.flips) {
             (Some(why), _) => why.clone(),
             (None, 0) => format!("{} requests with the same answers", q.requests),
-            (None, n) => format!("{n} of {} requests differ, common beginning at least {}", q.requests, percent(q.min_prefix)),
+            (None, n) => format!(
+                "{n} of {} requests differ, common beginning at least {}",
+                q.requests,
+                percent(q.min_prefix)
+            ),
         };
         let mut rows = vec![("tokens".to_string(), want, seen, Mark::of(q.fails.is_none()))];
         let g = &q.degeneration;
         let most = spec.and_then(|s| s.quality.max_run).unwrap_or(quality::RUN);
         if g.tokens > 0 {
-            let seen = format!("longest run {}, {} in cycles, {} one 8-gram, {} coherent tokens first", g.longest_run, percent(g.cycle_share), percent(g.gram_share), g.coherent_prefix);
-            rows.push(("repetition, worst answer".into(), "no collapse the control has not".into(), seen, match g.bad(most) {
-                Some(_) if q.control_too => Mark::Noted,
-                bad => Mark::of(bad.is_none()),
-            }));
+            let seen = format!(
+                "longest run {}, {} in cycles, {} one 8-gram, {} coherent tokens first",
+                g.longest_run,
+                percent(g.cycle_share),
+                percent(g.gram_share),
+                g.coherent_prefix
+            );
+            rows.push((
+                "repetition, worst answer".into(),
+                "no collapse the control has not".into(),
+                seen,
+                match g.bad(most) {
+                    Some(_) if q.control_too => Mark::Noted,
+                    bad => Mark::of(bad.is_none()),
+                },
+            ));
         }
         group("Quality", rows);
     }
     if d.voided > 0 {
-        group("Quiet machine", vec![(format!("{} blocks", d.voided), "undisturbed".into(), "disturbed, left out".into(), Mark::Noted)]);
+        group(
+            "Quiet machine",
+            vec![(
+                format!("{} blocks", d.voided),
+                "undisturbed".into(),
+                "disturbed, left out".into(),
+                Mark::Noted,
+            )],
+        );
     }
     if body.is_empty() {
         return quality;
@@ -214,14 +296,27 @@ impl Mark {
 /// Answers of both arms side by side, with the place where they part.
 fn texts(q: &quality::Report) -> Raw {
     let one = |(prompt, [a, b]): (&String, &[String; 2])| {
-        let same: usize = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(c, _)| c.len_utf8()).sum();
+        let same: usize =
+            a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(c, _)| c.len_utf8()).sum();
         let side = |title: &str, arm: usize, t: &str| {
             let (head, tail) = t.split_at(same.min(t.len()));
             let tail = if tail.is_empty() { Raw::new() } else { html!("<mark>{}</mark>", tail) };
-            html!("<div><p class=\"lead\">{}{}</p><pre class=\"answer\" tabindex=\"0\">{}{}</pre></div>", swatch(arm), title, head, tail)
+            html!(
+                "<div><p class=\"lead\">{}{}</p><pre class=\"answer\" tabindex=\"0\">{}{}</pre></div>",
+                swatch(arm),
+                title,
+                head,
+                tail
+            )
         };
         let equal = if a == b { "the same text" } else { "they part at the mark" };
-        html!("<h5>Prompt {} <span class=\"dim\">{}</span></h5><div class=\"texts\">{}{}</div>", prompt, equal, side("control", 0, a), side("candidate", 1, b))
+        html!(
+            "<h5>Prompt {} <span class=\"dim\">{}</span></h5><div class=\"texts\">{}{}</div>",
+            prompt,
+            equal,
+            side("control", 0, a),
+            side("candidate", 1, b)
+        )
     };
     let all: Raw = q.texts.iter().map(one).collect();
     if all.is_empty() { all } else { folded("Answers side by side", "answers", all) }

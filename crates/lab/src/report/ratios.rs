@@ -51,7 +51,11 @@ impl Row<'_> {
         };
         let mut all = of(self.success, "success", "good");
         all.extend(of(self.kill, "kill", "bad"));
-        all.extend(self.predicted.map(|p| Note { at: p, words: format!("predicted {}", ratio(p, 1.0)), class: "hope" }));
+        all.extend(self.predicted.map(|p| Note {
+            at: p,
+            words: format!("predicted {}", ratio(p, 1.0)),
+            class: "hope",
+        }));
         all.retain(|n| n.at.is_finite() && n.at > 0.0);
         all
     }
@@ -87,11 +91,22 @@ pub fn svg(id: String, rows: &[Row<'_>], wide: f64) -> Option<Raw> {
         .iter()
         .map(|r| {
             let e = r.estimate;
-            let floor = r.floor.map_or(String::new(), |f| format!(", identical arms differ by {}", percent(f.floor)));
-            format!("{}: {} of {} pairs{floor}", metric(r.metric).0, interval(e.ratio, e.low, e.high), e.pairs)
+            let floor =
+                r.floor.map_or(String::new(), |f| format!(", identical arms differ by {}", percent(f.floor)));
+            format!(
+                "{}: {} of {} pairs{floor}",
+                metric(r.metric).0,
+                interval(e.ratio, e.low, e.high),
+                e.pairs
+            )
         })
         .collect();
-    Some(s.done("plot", y + 44.0, "Paired ratios, candidate over control, more than 1 is better", &said.join(". ")))
+    Some(s.done(
+        "plot",
+        y + 44.0,
+        "Paired ratios, candidate over control, more than 1 is better",
+        &said.join(". "),
+    ))
 }
 
 fn one(s: &mut Svg, row: &Row<'_>, x: Scale, wide: f64, top: f64) -> f64 {
@@ -137,7 +152,12 @@ fn one(s: &mut Svg, row: &Row<'_>, x: Scale, wide: f64, top: f64) -> f64 {
     let steps = (e.ratios.len().max(2) - 1) as f64;
     for (i, r) in e.ratios.iter().enumerate() {
         let at = [x.at(*r), from + 6.0 + i as f64 / steps * (band - 10.0)];
-        s.put(html!("<circle class=\"pair a{}\" cx=\"{}\" cy=\"{}\" r=\"2.6\"/>", row.arm % 6, super::text::Px(at[0]), super::text::Px(at[1])));
+        s.put(html!(
+            "<circle class=\"pair a{}\" cx=\"{}\" cy=\"{}\" r=\"2.6\"/>",
+            row.arm % 6,
+            super::text::Px(at[0]),
+            super::text::Px(at[1])
+        ));
     }
     let (bar, [l, h, m]) = (from + band + 9.0, [x.at(e.low), x.at(e.high), x.at(e.ratio)]);
     s.rect("ci", [l, bar - 3.5], [(h - l).max(1.5), 7.0]);
@@ -175,7 +195,13 @@ pub fn small(id: String, e: &Estimate, floor: Option<&Floor>) -> Raw {
     s.line("one", [x.at(1.0), 1.0], [x.at(1.0), 19.0]);
     let [l, h, m] = [x.at(e.low), x.at(e.high), x.at(e.ratio)];
     // An interval that holds 1 shows no side.
-    let side = if e.low > 1.0 { "ci up" } else if e.high < 1.0 { "ci down" } else { "ci" };
+    let side = if e.low > 1.0 {
+        "ci up"
+    } else if e.high < 1.0 {
+        "ci down"
+    } else {
+        "ci"
+    };
     s.rect(side, [l, 7.0], [(h - l).max(3.0), 6.0]);
     s.line("mid", [m, 4.0], [m, 16.0]);
     if x.beyond(e.ratio) {
@@ -184,5 +210,10 @@ pub fn small(id: String, e: &Estimate, floor: Option<&Floor>) -> Raw {
         s.line("mid", [tip + back, 5.0], [tip, 10.0]);
         s.line("mid", [tip + back, 15.0], [tip, 10.0]);
     }
-    s.done("small", 20.0, &format!("ratio {}", interval(e.ratio, e.low, e.high)), "on an axis from half to double, 1 in the middle")
+    s.done(
+        "small",
+        20.0,
+        &format!("ratio {}", interval(e.ratio, e.low, e.high)),
+        "on an axis from half to double, 1 in the middle",
+    )
 }

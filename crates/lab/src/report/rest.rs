@@ -24,7 +24,8 @@ fn program(book: &Book<'_>, id: &str, rows: &[&Row]) -> Raw {
     let opened = of("opened");
     let field = |k: &str| opened.and_then(|(_, v)| v[k].as_str()).unwrap_or_default();
     let title = if field("title").is_empty() { "Program" } else { field("title") };
-    let mut items: Vec<(u32, &Experiment<'_>)> = book.experiments.iter().filter(|e| e.program == Some(id)).map(|e| (rank(e), e)).collect();
+    let mut items: Vec<(u32, &Experiment<'_>)> =
+        book.experiments.iter().filter(|e| e.program == Some(id)).map(|e| (rank(e), e)).collect();
     items.sort_by_key(|i| i.0);
     let row = |(rank, e): &(u32, &Experiment<'_>)| {
         let decided = e.newest().map(|a| a.decided.as_slice()).unwrap_or_default();
@@ -35,21 +36,40 @@ fn program(book: &Book<'_>, id: &str, rows: &[&Row]) -> Raw {
         let reason: Vec<&str> = decided.iter().map(|d| d.decision.reason.as_str()).collect();
         html!(
             "<tr><td class=\"num\">{}</td><td>{}</td><th scope=\"row\"><a href=\"#{}\">{}</a></th><td>{}</td></tr>",
-            *rank, verdict, e.anchor, e.title(), reason.join(" · ")
+            *rank,
+            verdict,
+            e.anchor,
+            e.title(),
+            reason.join(" · ")
         )
     };
     let body: Raw = items.iter().map(row).collect();
-    let queue = if body.is_empty() { Raw::of("<p class=\"note\">Nothing of its queue was opened yet.</p>") } else { table("Queue", "queue", &["rank", "verdict", "question", "reason"], body) };
+    let queue = if body.is_empty() {
+        Raw::of("<p class=\"note\">Nothing of its queue was opened yet.</p>")
+    } else {
+        table("Queue", "queue", &["rank", "verdict", "question", "reason"], body)
+    };
     let summary = of("closed").map_or_else(
         || Raw::of("<p class=\"note\">Not closed yet.</p>"),
         |(r, v)| html!("<h4>Closed {} UTC</h4>{}", utc(r.at_ms), fields(v, 0)),
     );
-    let base = if field("baseline").is_empty() { Raw::new() } else { html!(" · baseline {}", code(field("baseline"))) };
+    let base = if field("baseline").is_empty() {
+        Raw::new()
+    } else {
+        html!(" · baseline {}", code(field("baseline")))
+    };
     let when = opened.map_or_else(String::new, |(r, _)| format!("opened {} UTC", utc(r.at_ms)));
     let said: Raw = rows.iter().map(|r| remarks(book.remarks(&r.hash))).collect();
     html!(
         "<article class=\"program\"><h3>{}</h3><p class=\"note\">{}{} · {}</p>{}<p class=\"reason\">{}</p>{}{}</article>\n",
-        title, when, base, code(id), said, field("question"), queue, summary
+        title,
+        when,
+        base,
+        code(id),
+        said,
+        field("question"),
+        queue,
+        summary
     )
 }
 
@@ -64,11 +84,18 @@ fn rank(e: &Experiment<'_>) -> u32 {
 fn fields(v: &Value, depth: usize) -> Raw {
     match v {
         Value::Object(o) if depth < 4 => {
-            let rows: Raw = o.iter().filter(|(k, _)| depth > 0 || !matches!(k.as_str(), "kind" | "v")).map(|(k, v)| html!("<dt>{}</dt><dd>{}</dd>", k.replace('_', " "), fields(v, depth + 1))).collect();
+            let rows: Raw = o
+                .iter()
+                .filter(|(k, _)| depth > 0 || !matches!(k.as_str(), "kind" | "v"))
+                .map(|(k, v)| html!("<dt>{}</dt><dd>{}</dd>", k.replace('_', " "), fields(v, depth + 1)))
+                .collect();
             html!("<dl class=\"plain\">{}</dl>", rows)
         }
         Value::Array(a) if a.is_empty() => Raw::of("<span class=\"dim\">none</span>"),
-        Value::Array(a) if depth < 4 => html!("<ul>{}</ul>", a.iter().map(|v| html!("<li>{}</li>", fields(v, depth + 1))).collect::<Raw>()),
+        Value::Array(a) if depth < 4 => html!(
+            "<ul>{}</ul>",
+            a.iter().map(|v| html!("<li>{}</li>", fields(v, depth + 1))).collect::<Raw>()
+        ),
         Value::String(s) => html!("{}", s),
         Value::Null => Raw::of("<span class=\"dim\">none</span>"),
         other => html!("{}", other.to_string()),
@@ -78,12 +105,25 @@ fn fields(v: &Value, depth: usize) -> Raw {
 /// What others found, under their conditions.
 pub fn externals(book: &Book<'_>) -> Raw {
     let one = |row: &&Row| {
-        let Body::External { name, tags, verdict, note, source, predicted } = &row.body else { return Raw::new() };
+        let Body::External { name, tags, verdict, note, source, predicted } = &row.body else {
+            return Raw::new();
+        };
         let tags: Raw = tags.iter().map(|t| html!("<span class=\"tag\">{}</span>", t)).collect();
-        let ours = if predicted.is_empty() { Raw::new() } else { html!("<p class=\"note\">Our predictor: {}</p>", predicted) };
+        let ours = if predicted.is_empty() {
+            Raw::new()
+        } else {
+            html!("<p class=\"note\">Our predictor: {}</p>", predicted)
+        };
         html!(
             "<li data-text=\"{}\"><p><span class=\"badge v-ext\">others’ figures, conditions differ</span> <b>{}</b> <span class=\"dim\">{}</span></p>{}<p>{}</p>{}<p class=\"note\">{} {}</p></li>",
-            name.to_lowercase(), name, verdict, remarks(book.remarks(&row.hash)), note, ours, source, tags
+            name.to_lowercase(),
+            name,
+            verdict,
+            remarks(book.remarks(&row.hash)),
+            note,
+            ours,
+            source,
+            tags
         )
     };
     let all: Raw = book.externals.iter().map(one).collect();
@@ -96,32 +136,62 @@ pub fn calibrations(book: &Book<'_>, now_ms: u64) -> Raw {
         let Body::Calibrated { host, null, records, .. } = &row.body else { return Raw::new() };
         let pairs = null.runs.values().flatten().map(|e| e.pairs).max().unwrap_or(0);
         let floors = null.floors(pairs.max(1));
-        let cell = |(name, f): (&String, &Floor)| html!("<li>{} {} <span class=\"dim\">finds {}</span></li>", metric(name).0, percent(f.floor), percent(f.mde));
+        let cell = |(name, f): (&String, &Floor)| {
+            html!(
+                "<li>{} {} <span class=\"dim\">finds {}</span></li>",
+                metric(name).0,
+                percent(f.floor),
+                percent(f.mde)
+            )
+        };
         let wanted = ["decode_tok_s", "prefill_tok_s", "ttft_ms", "load_ms", "start_to_ready_ms"];
         let main: Raw = floors.iter().filter(|f| wanted.contains(&f.0.as_str())).map(cell).collect();
         html!(
             "<tr><td>{} UTC<br><span class=\"dim\">{} old</span></td><td>{}</td><td class=\"num\">{}</td><td><ul class=\"bare\">{}</ul></td><td>{} · {} files</td></tr>",
-            utc(row.at_ms), span(now_ms.saturating_sub(row.at_ms) as f64), host.class(), pairs, main, code(&row.hash), records.len()
+            utc(row.at_ms),
+            span(now_ms.saturating_sub(row.at_ms) as f64),
+            host.class(),
+            pairs,
+            main,
+            code(&row.hash),
+            records.len()
         )
     };
     let body: Raw = book.calibrations.iter().map(one).collect();
-    if body.is_empty() { body } else { table("Calibrations", "cal", &["when", "machine", "pairs", "identical arms differ by", "row"], body) }
+    if body.is_empty() {
+        body
+    } else {
+        table("Calibrations", "cal", &["when", "machine", "pairs", "identical arms differ by", "row"], body)
+    }
 }
 
 /// Remarks in the order they were made, with what they are about.
 pub fn corrections(book: &Book<'_>) -> Raw {
-    let mut all: Vec<_> = book.remarks.iter().flat_map(|(of, list)| list.iter().map(move |r| (*of, r))).collect();
+    let mut all: Vec<_> =
+        book.remarks.iter().flat_map(|(of, list)| list.iter().map(move |r| (*of, r))).collect();
     all.sort_by_key(|(_, r)| r.row.n);
     let one = |(of, r): &(&str, &super::book::Remark<'_>)| {
         let target = book.rows.get(of);
         let place = target.map_or("a row that is not here".to_string(), |t| format!("row {}", t.n));
         let spec = target.and_then(|t| match &t.body {
-            Body::Opened { spec, .. } | Body::Measured { spec, .. } | Body::Decided { spec, .. } => Some(spec),
+            Body::Opened { spec, .. } | Body::Measured { spec, .. } | Body::Decided { spec, .. } => {
+                Some(spec)
+            }
             _ => None,
         });
-        let link = spec.and_then(|s| book.experiments.iter().find(|e| e.id == s)).map_or_else(Raw::new, |e| html!(" of <a href=\"#{}\">{}</a>", e.anchor, e.title()));
+        let link = spec
+            .and_then(|s| book.experiments.iter().find(|e| e.id == s))
+            .map_or_else(Raw::new, |e| html!(" of <a href=\"#{}\">{}</a>", e.anchor, e.title()));
         let what = if r.superseded { "superseded" } else { "corrected" };
-        html!("<li>{} UTC: {} {}{}: {} {}</li>", utc(r.row.at_ms), place, what, link, r.words, code(&r.row.hash))
+        html!(
+            "<li>{} UTC: {} {}{}: {} {}</li>",
+            utc(r.row.at_ms),
+            place,
+            what,
+            link,
+            r.words,
+            code(&r.row.hash)
+        )
     };
     let list: Raw = all.iter().map(one).collect();
     if list.is_empty() { list } else { html!("<ul class=\"log\">{}</ul>", list) }

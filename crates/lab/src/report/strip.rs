@@ -53,12 +53,24 @@ impl Strip {
     pub fn add(&mut self, records: &[RunRecord], void: Option<&str>) {
         let counted: Vec<&RunRecord> = records.iter().filter(|r| r.stage != Stage::Scout).collect();
         for r in &counted {
-            let (Some(arm), Some(value)) = (self.arms.iter().position(|a| *a == r.arm), r.metric(&self.metric)) else { continue };
-            self.points.push(Point { arm, at_ms: r.started_ms, value, stage: r.stage, block: r.block, void: void.is_some() });
+            let (Some(arm), Some(value)) =
+                (self.arms.iter().position(|a| *a == r.arm), r.metric(&self.metric))
+            else {
+                continue;
+            };
+            self.points.push(Point {
+                arm,
+                at_ms: r.started_ms,
+                value,
+                stage: r.stage,
+                block: r.block,
+                void: void.is_some(),
+            });
         }
         if let (Some(why), Some(first), Some(last)) = (void, counted.first(), counted.last()) {
             let end = last.started_ms.saturating_add(last.took_ms.max(0.0) as u64);
-            self.shades.push(Shade { from_to: [first.started_ms, end.max(first.started_ms)], why: why.into() });
+            self.shades
+                .push(Shade { from_to: [first.started_ms, end.max(first.started_ms)], why: why.into() });
         }
     }
 
@@ -79,7 +91,8 @@ impl Strip {
             return off;
         }
         let room = 1.5 * (counted[1] - counted[0]);
-        let (lo, hi) = (off[0].max(counted[0] - room).min(counted[0]), off[1].min(counted[1] + room).max(counted[1]));
+        let (lo, hi) =
+            (off[0].max(counted[0] - room).min(counted[0]), off[1].min(counted[1] + room).max(counted[1]));
         let pad = 0.06 * (hi - lo);
         [lo - pad, hi + pad]
     }
@@ -89,7 +102,8 @@ impl Strip {
         let first = self.points.iter().map(|p| p.at_ms).min()?;
         let last = self.points.iter().map(|p| p.at_ms).max()?;
         let (name, unit) = metric(&self.metric);
-        let medians: Vec<(usize, f64)> = (0..self.arms.len()).map(|a| (a, self.median(a))).filter(|m| m.1.is_finite()).collect();
+        let medians: Vec<(usize, f64)> =
+            (0..self.arms.len()).map(|a| (a, self.median(a))).filter(|m| m.1.is_finite()).collect();
         let notes: Vec<String> = medians.iter().map(|m| number(m.1)).collect();
         let [lo, hi] = self.range();
         let probe = Scale::linear(lo, hi, [0.0, 1.0]);
@@ -133,7 +147,12 @@ impl Strip {
             self.points.len(),
             utc(first),
             span(last.saturating_sub(first) as f64),
-            medians.iter().zip(&notes).map(|(m, n)| format!("{} {n} {unit}", self.arms[m.0])).collect::<Vec<_>>().join(", "),
+            medians
+                .iter()
+                .zip(&notes)
+                .map(|(m, n)| format!("{} {n} {unit}", self.arms[m.0]))
+                .collect::<Vec<_>>()
+                .join(", "),
             self.shades.len(),
         );
         Some(s.done("plot", bottom + 46.0, &title, &text))
@@ -174,7 +193,14 @@ impl Strip {
         }
     }
 
-    fn medians(&self, s: &mut Svg, medians: &[(usize, f64)], notes: &[String], y: Scale, [left, right]: [f64; 2]) {
+    fn medians(
+        &self,
+        s: &mut Svg,
+        medians: &[(usize, f64)],
+        notes: &[String],
+        y: Scale,
+        [left, right]: [f64; 2],
+    ) {
         let mut places: Vec<f64> = medians.iter().map(|m| y.at(m.1)).collect();
         for (m, at) in medians.iter().zip(&places) {
             s.line(&format!("median a{}", m.0 % 6), [left, *at], [right, *at]);
@@ -193,9 +219,16 @@ impl Strip {
             Stage::Reverted => Some("reverted"),
             _ => None,
         };
-        let named: Vec<(f64, &str)> = self.points.iter().filter_map(|p| Some((x.at(p.at_ms as f64), word(p)?))).collect();
+        let named: Vec<(f64, &str)> =
+            self.points.iter().filter_map(|p| Some((x.at(p.at_ms as f64), word(p)?))).collect();
         let [lo, hi] = [0.0, s.width()];
-        let spans: Vec<(f64, f64)> = named.iter().map(|(at, w)| { let l = fit(*at, w, lo, hi); (l, l + width(w)) }).collect();
+        let spans: Vec<(f64, f64)> = named
+            .iter()
+            .map(|(at, w)| {
+                let l = fit(*at, w, lo, hi);
+                (l, l + width(w))
+            })
+            .collect();
         for (((_, w), (l, _)), row) in named.iter().zip(&spans).zip(lines(&spans)) {
             // A second line would run into the times; the ring alone tells enough then.
             if row == 0 {
@@ -208,7 +241,13 @@ impl Strip {
 /// Minutes since the first process.
 fn times(s: &mut Svg, first: u64, last: u64, x: Scale, bottom: f64) {
     let long = last.saturating_sub(first) as f64;
-    let (unit, ms) = if long < 180_000.0 { ("s", 1e3) } else if long < 10_800_000.0 { ("min", 6e4) } else { ("h", 3.6e6) };
+    let (unit, ms) = if long < 180_000.0 {
+        ("s", 1e3)
+    } else if long < 10_800_000.0 {
+        ("min", 6e4)
+    } else {
+        ("h", 3.6e6)
+    };
     let minutes = Scale::linear(0.0, (long / ms).max(1e-9), [0.0, 1.0]);
     let ticks: Vec<f64> = minutes.ticks(6).into_iter().filter(|t| *t >= 0.0).collect();
     let mut taken = f64::NEG_INFINITY;

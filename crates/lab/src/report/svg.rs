@@ -64,7 +64,8 @@ impl Scale {
         }
         let raw = (hi - lo) / most.max(1) as f64;
         let unit = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * unit).find(|s| *s >= raw).unwrap_or(10.0 * unit);
+        let step =
+            [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * unit).find(|s| *s >= raw).unwrap_or(10.0 * unit);
         let first = (lo / step).ceil();
         (0..=2 * most).map(|i| (first + i as f64) * step).filter(|t| *t <= hi + 1e-9 * step).collect()
     }
@@ -72,7 +73,11 @@ impl Scale {
 
 /// Labels of ticks, with the same digits on all of them.
 pub fn tick_labels(ticks: &[f64]) -> Vec<String> {
-    let exact = |d: usize| ticks.iter().all(|t| (format!("{t:.d$}").parse::<f64>().unwrap_or(*t) - t).abs() <= 1e-6 * t.abs().max(1e-3));
+    let exact = |d: usize| {
+        ticks
+            .iter()
+            .all(|t| (format!("{t:.d$}").parse::<f64>().unwrap_or(*t) - t).abs() <= 1e-6 * t.abs().max(1e-3))
+    };
     let digits = (0..=5).find(|d| exact(*d)).unwrap_or(5);
     ticks.iter().map(|t| format!("{t:.digits$}")).collect()
 }
@@ -144,7 +149,14 @@ impl Svg {
     /// A box.
     pub fn rect(&mut self, class: &str, at: [f64; 2], size: [f64; 2]) {
         let [x, y, w, h] = [at[0], at[1], size[0].max(0.0), size[1].max(0.0)].map(Px);
-        self.put(html!("<rect class=\"{}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/>", class, x, y, w, h));
+        self.put(html!(
+            "<rect class=\"{}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/>",
+            class,
+            x,
+            y,
+            w,
+            h
+        ));
     }
 
     /// Words; `class` says size and anchor (`end`, `mid`, else from the left).
@@ -178,7 +190,18 @@ impl Svg {
         let (t, d) = (format!("{}-t", self.id), format!("{}-d", self.id));
         html!(
             "<svg class=\"{}\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\" aria-labelledby=\"{} {}\"><title id=\"{}\">{}</title><desc id=\"{}\">{}</desc>{}</svg>\n",
-            class, Px(self.width), Px(height), Px(self.width), Px(height), t, d, t, title, d, description, self.body
+            class,
+            Px(self.width),
+            Px(height),
+            Px(self.width),
+            Px(height),
+            t,
+            d,
+            t,
+            title,
+            d,
+            description,
+            self.body
         )
     }
 }

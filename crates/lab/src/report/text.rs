@@ -121,7 +121,9 @@ impl Show for str {
                 '\'' => f.write_str("&#39;")?,
                 '\n' | '\t' => f.write_char(c)?,
                 // Control characters have pictures of their own, from U+2400 on.
-                '\u{0}'..='\u{1f}' => f.write_char(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'))?,
+                '\u{0}'..='\u{1f}' => {
+                    f.write_char(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'))?
+                }
                 '\u{7f}' => f.write_char('\u{2421}')?,
                 '\u{80}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => f.write_char('\u{fffd}')?,
                 // Marks that turn the direction of text could make a figure read as another.
@@ -194,7 +196,13 @@ pub fn percent(share: f64) -> String {
         return "–".into();
     }
     let p = 100.0 * share;
-    let decimals = if p.abs() >= 10.0 || p == 0.0 { 0 } else if p.abs() >= 1.0 { 1 } else { 2 };
+    let decimals = if p.abs() >= 10.0 || p == 0.0 {
+        0
+    } else if p.abs() >= 1.0 {
+        1
+    } else {
+        2
+    };
     format!("{p:.decimals$} %").replace('-', "−")
 }
 
@@ -272,7 +280,8 @@ mod tests {
 
     #[test]
     fn markup_control_characters_and_turned_text_show_as_what_they_are() {
-        let t = html!("<p title=\"{}\">{}</p>", "a\"b'c", "<script>&\u{0}\u{1b}\u{202e}\u{85}\u{7f}</script>");
+        let t =
+            html!("<p title=\"{}\">{}</p>", "a\"b'c", "<script>&\u{0}\u{1b}\u{202e}\u{85}\u{7f}</script>");
         assert_eq!(
             t.text(),
             "<p title=\"a&quot;b&#39;c\">&lt;script&gt;&amp;␀␛⟨U+202E⟩\u{fffd}␡&lt;/script&gt;</p>"
@@ -329,15 +338,27 @@ mod tests {
         assert_eq!(interval(1.083_21, 1.061, 1.105), "1.083 (1.061–1.105)");
         assert_eq!(interval(1.000_21, 0.998_1, 1.002_3), "1.0002 (0.9981–1.0023)");
         assert_eq!(interval(2.78, 2.06, 3.21), "2.78 (2.06–3.21)");
-        assert_eq!((percent(0.512), percent(0.0123), percent(-0.05)), ("51 %".into(), "1.2 %".into(), "−5.0 %".into()));
-        assert_eq!((span(80.0), span(90_000.0), span(1.8e6)), ("80.0 ms".into(), "90.0 s".into(), "30 min".into()));
+        assert_eq!(
+            (percent(0.512), percent(0.0123), percent(-0.05)),
+            ("51 %".into(), "1.2 %".into(), "−5.0 %".into())
+        );
+        assert_eq!(
+            (span(80.0), span(90_000.0), span(1.8e6)),
+            ("80.0 ms".into(), "90.0 s".into(), "30 min".into())
+        );
     }
 
     /// The literals that [`html!`] is given.
     fn literals(source: &str) -> Vec<&str> {
         let own = source.split("#[cfg(test)]").next().unwrap();
-        let ends = |text: &str| text.char_indices().find(|(i, c)| *c == '"' && !text[..*i].ends_with('\\')).unwrap().0;
-        own.split("html!(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')).map(|l| &l[..ends(l)]).collect()
+        let ends = |text: &str| {
+            text.char_indices().find(|(i, c)| *c == '"' && !text[..*i].ends_with('\\')).unwrap().0
+        };
+        own.split("html!(")
+            .skip(1)
+            .filter_map(|rest| rest.trim_start().strip_prefix('"'))
+            .map(|l| &l[..ends(l)])
+            .collect()
     }
 
     #[test]

@@ -67,7 +67,15 @@ const TEXT: [&str; 4] = [
 impl Machine {
     /// One that begins at `now`.
     pub fn new(now: u64) -> Machine {
-        Machine { now, noise: 0.02, drift: 0.03, bursts: 0.0, truths: BTreeMap::new(), rng: Rng::keyed(7, 7), began: now }
+        Machine {
+            now,
+            noise: 0.02,
+            drift: 0.03,
+            bursts: 0.0,
+            truths: BTreeMap::new(),
+            rng: Rng::keyed(7, 7),
+            began: now,
+        }
     }
 
     fn normal(&mut self) -> f64 {
@@ -83,14 +91,17 @@ impl Machine {
         let rate = 180.0 * truth.speed / slower;
         let mut requests = Vec::new();
         for (i, prompt) in spec.spec.contract.prompts.iter().enumerate() {
-            let gaps: Vec<u64> = (0..23).map(|_| (1e9 / rate * (1.0 + 0.03 * self.normal()).max(0.2)) as u64).collect();
+            let gaps: Vec<u64> =
+                (0..23).map(|_| (1e9 / rate * (1.0 + 0.03 * self.normal()).max(0.2)) as u64).collect();
             let first = (8e9 / rate) as u64;
             let repeating = truth.answers == 9;
             requests.push(RequestRun {
                 prompt: prompt.clone(),
                 prompt_hash: blake3_of(prompt),
                 prompt_tokens: 12 + 40 * i,
-                tokens: (0..24u64).map(|t| if repeating { 7 } else { (t * 2_654_435_761 + truth.answers * 97) as u32 >> 9 }).collect(),
+                tokens: (0..24u64)
+                    .map(|t| if repeating { 7 } else { (t * 2_654_435_761 + truth.answers * 97) as u32 >> 9 })
+                    .collect(),
                 text: TEXT[if repeating { 3 } else { (i + 2 * usize::from(truth.answers != 1)) % 3 }].into(),
                 first_token_ns: first,
                 prefill_ns: first - first / 9,
@@ -107,15 +118,31 @@ impl Machine {
         Sample {
             kind: SAMPLE.into(),
             v: 1,
-            engine: EngineId { name: name.into(), version: version.into(), revision: if own { "2aad6dc41f0e9b7755aa10cc3e0a2dd61bb0c3f2".into() } else { String::new() }, dirty: false },
+            engine: EngineId {
+                name: name.into(),
+                version: version.into(),
+                revision: if own { "2aad6dc41f0e9b7755aa10cc3e0a2dd61bb0c3f2".into() } else { String::new() },
+                dirty: false,
+            },
             plan_hash: if own { blake3_of(&lever.to_string()) } else { String::new() },
             plan: own.then_some(lever),
             threads,
             phases_ms: BTreeMap::from([("load".into(), 210.0 * slower)]),
-            ceiling: Some(Ceiling { before_gb_s: 71.0 * (1.0 + 0.02 * self.normal()), after_gb_s: 70.0, weight_bytes: 145_000_000 }),
+            ceiling: Some(Ceiling {
+                before_gb_s: 71.0 * (1.0 + 0.02 * self.normal()),
+                after_gb_s: 70.0,
+                weight_bytes: 145_000_000,
+            }),
             requests,
-            counters: truth.acts.map(|(c, asked, acted)| (c.to_string(), Acts { asked, declined: asked - acted, acted })).into_iter().collect(),
-            observed: BTreeMap::from([("backend.head".into(), json!("avx512.q8_0")), ("fallbacks".into(), json!(0))]),
+            counters: truth
+                .acts
+                .map(|(c, asked, acted)| (c.to_string(), Acts { asked, declined: asked - acted, acted }))
+                .into_iter()
+                .collect(),
+            observed: BTreeMap::from([
+                ("backend.head".into(), json!("avx512.q8_0")),
+                ("fallbacks".into(), json!(0)),
+            ]),
             memory_peak: Some(412_000_000),
             decision_grade: true,
             ..Sample::default()
@@ -138,12 +165,23 @@ impl Bench for Machine {
         let burst = at.stage == Stage::Block && self.chance(self.bursts);
         let slot = if at.position == 0 { 1.03 } else { 1.0 };
         let noise = (self.noise * self.normal()).exp();
-        let slower = slot * noise * (1.0 + (self.drift + truth.fades) * hours) * if burst { 1.4 } else { 1.0 };
+        let slower =
+            slot * noise * (1.0 + (self.drift + truth.fades) * hours) * if burst { 1.4 } else { 1.0 };
         let sample = self.sample_of(spec, arm, &truth, slower);
         let took = 9_000.0 * slower / truth.speed.max(0.2);
         let started_ms = self.now;
         self.now += took as u64 + 1_500;
-        let mut argv: Vec<String> = ["tamp", "bench", "sample", &spec.spec.contract.model, "--json", "--prompts", &spec.spec.contract.prompts.join(",")].map(String::from).to_vec();
+        let mut argv: Vec<String> = [
+            "tamp",
+            "bench",
+            "sample",
+            &spec.spec.contract.model,
+            "--json",
+            "--prompts",
+            &spec.spec.contract.prompts.join(","),
+        ]
+        .map(String::from)
+        .to_vec();
         argv.extend(arm.uses.iter().flat_map(|u| ["--use".to_string(), u.clone()]));
         argv.extend(arm.sets.iter().flat_map(|u| ["--set".to_string(), u.clone()]));
         RunRecord {
@@ -160,7 +198,12 @@ impl Bench for Machine {
             binary: blake3_of("binary"),
             model: blake3_of("model"),
             host: self.host(),
-            quiet: Quiet { foreign_cpu: Some(if burst { 0.8 } else { 0.03 }), steal: Some(0.0), throttled: None, load: Some(0.4) },
+            quiet: Quiet {
+                foreign_cpu: Some(if burst { 0.8 } else { 0.03 }),
+                steal: Some(0.0),
+                throttled: None,
+                load: Some(0.4),
+            },
             locked: true,
             exit: Some(truth.fails.map_or(0, |f| f.0)),
             failed: truth.fails.map(|f| f.1.into()),
@@ -178,7 +221,13 @@ impl Bench for Machine {
     }
 
     fn host(&self) -> Host {
-        Host { cpu: "Simulated CPU, no such machine".into(), cores: 2, memory_gb: 24, kernel: "linux 6.1".into(), governor: "performance".into() }
+        Host {
+            cpu: "Simulated CPU, no such machine".into(),
+            cores: 2,
+            memory_gb: 24,
+            kernel: "linux 6.1".into(),
+            governor: "performance".into(),
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -258,8 +307,19 @@ value = 1.0
 pub fn run(folder: &Path, machine: &mut Machine, text: &str, program: Option<&str>) -> Frozen {
     let spec = Frozen::parse(text, "simulated.toml").unwrap();
     let (mut watch, stop) = (|_: tamp_lab::run::Event<'_>| (), || false);
-    let mut lab = Lab { ledger: Ledger::at(folder), store: Store::new(folder), bench: machine, watch: &mut watch, stop: &stop };
-    let ask = Ask { again: true, file: "lab/specs/simulated.toml".into(), program: program.map(String::from), ..Ask::default() };
+    let mut lab = Lab {
+        ledger: Ledger::at(folder),
+        store: Store::new(folder),
+        bench: machine,
+        watch: &mut watch,
+        stop: &stop,
+    };
+    let ask = Ask {
+        again: true,
+        file: "lab/specs/simulated.toml".into(),
+        program: program.map(String::from),
+        ..Ask::default()
+    };
     let outcome = lab.run(&spec, &ask).unwrap();
     assert!(matches!(outcome, Outcome::Decided(_)));
     machine.now += 400_000;
@@ -277,45 +337,181 @@ fn ask(folder: &Path, m: &mut Machine, truth: Truth, text: &str) -> Frozen {
 pub fn ledger(folder: &Path) -> (Vec<Row>, u64) {
     let mut m = Machine::new(1_795_000_000_000);
     let s = |title: &str, tags: &str, effect: f64, more: &str| spec(title, tags, effect, more, ORDINARY);
-    let lever = |speed: f64| Truth { speed, lever: "suffix", acts: Some(("spec.propose.suffix", 900, 610)), ..Truth::default() };
-    let null = ORDINARY.split("[candidate]").next().unwrap().to_string() + "[design]\nkind = \"aa\"\npairs = [8, 12]\n";
-    run(folder, &mut m, &spec("Two identical arms: what does this machine show?", "\"null\"", 1.0, "", &null), None);
-    let first = ask(folder, &mut m, lever(1.19), &s("Suffix drafting on code edits", "\"spec.propose.suffix\", \"copy-heavy\"", 1.4, ""));
+    let lever = |speed: f64| Truth {
+        speed,
+        lever: "suffix",
+        acts: Some(("spec.propose.suffix", 900, 610)),
+        ..Truth::default()
+    };
+    let null = ORDINARY.split("[candidate]").next().unwrap().to_string()
+        + "[design]\nkind = \"aa\"\npairs = [8, 12]\n";
+    run(
+        folder,
+        &mut m,
+        &spec("Two identical arms: what does this machine show?", "\"null\"", 1.0, "", &null),
+        None,
+    );
+    let first = ask(
+        folder,
+        &mut m,
+        lever(1.19),
+        &s("Suffix drafting on code edits", "\"spec.propose.suffix\", \"copy-heavy\"", 1.4, ""),
+    );
     m.bursts = 0.2;
-    ask(folder, &mut m, Truth { lever: "two threads", ..lever(1.62) }, &s("A second thread while somebody else works on this machine", "\"threads\"", 1.8, ""));
+    ask(
+        folder,
+        &mut m,
+        Truth { lever: "two threads", ..lever(1.62) },
+        &s("A second thread while somebody else works on this machine", "\"threads\"", 1.8, ""),
+    );
     m.bursts = 0.0;
-    let slow = ask(folder, &mut m, lever(0.962), &s("Draft four tokens always, whatever the text", "\"spec.propose.suffix\"", 1.15, ""));
-    ask(folder, &mut m, Truth { answers: 2, ..lever(1.3) }, &s("A smaller head that gives other words", "\"head\", \"quality\"", 1.25, ""));
-    ask(folder, &mut m, Truth { lever: "plain", ..lever(1.0) }, &s("Context of 128 or 256 for four tokens", "\"context\"", 1.12, ""));
-    ask(folder, &mut m, Truth { acts: Some(("spec.propose.suffix", 900, 0)), ..lever(1.0) }, &s("A lever that silently does nothing", "\"broken\"", 1.2, ""));
-    ask(folder, &mut m, Truth { fails: Some((5, "context 64 is too small for 4 prompt tokens and 64 new ones; give at least 68")), ..lever(1.0) }, &s("Context of 64", "\"context\"", 1.05, ""));
-    ask(folder, &mut m, Truth { fails: Some((101, "the process was killed for memory")), ..lever(1.0) }, &s("Keep the cache in f32 on a full machine", "\"kv\"", 1.01, ""));
-    ask(folder, &mut m, Truth { fades: 5.0, ..lever(1.12) }, &s("An arm that heats up while it runs", "\"broken\", \"drift\"", 1.1, ""));
+    let slow = ask(
+        folder,
+        &mut m,
+        lever(0.962),
+        &s("Draft four tokens always, whatever the text", "\"spec.propose.suffix\"", 1.15, ""),
+    );
+    ask(
+        folder,
+        &mut m,
+        Truth { answers: 2, ..lever(1.3) },
+        &s("A smaller head that gives other words", "\"head\", \"quality\"", 1.25, ""),
+    );
+    ask(
+        folder,
+        &mut m,
+        Truth { lever: "plain", ..lever(1.0) },
+        &s("Context of 128 or 256 for four tokens", "\"context\"", 1.12, ""),
+    );
+    ask(
+        folder,
+        &mut m,
+        Truth { acts: Some(("spec.propose.suffix", 900, 0)), ..lever(1.0) },
+        &s("A lever that silently does nothing", "\"broken\"", 1.2, ""),
+    );
+    ask(
+        folder,
+        &mut m,
+        Truth {
+            fails: Some((5, "context 64 is too small for 4 prompt tokens and 64 new ones; give at least 68")),
+            ..lever(1.0)
+        },
+        &s("Context of 64", "\"context\"", 1.05, ""),
+    );
+    ask(
+        folder,
+        &mut m,
+        Truth { fails: Some((101, "the process was killed for memory")), ..lever(1.0) },
+        &s("Keep the cache in f32 on a full machine", "\"kv\"", 1.01, ""),
+    );
+    ask(
+        folder,
+        &mut m,
+        Truth { fades: 5.0, ..lever(1.12) },
+        &s("An arm that heats up while it runs", "\"broken\", \"drift\"", 1.1, ""),
+    );
     ask(folder, &mut m, lever(1.028), &s("Prefetch two lines further", "\"kernels\"", 1.03, ""));
     // A day later, so that what the machine can resolve is measured again.
     m.now += 90_000_000;
     m.noise = 0.2;
-    ask(folder, &mut m, lever(1.01), &s("The same prefetch while the machine is restless", "\"kernels\"", 1.03, "tests = [\"kernels::prefetch\"]"));
+    ask(
+        folder,
+        &mut m,
+        lever(1.01),
+        &s(
+            "The same prefetch while the machine is restless",
+            "\"kernels\"",
+            1.03,
+            "tests = [\"kernels::prefetch\"]",
+        ),
+    );
     m.noise = 0.02;
-    let engine = ORDINARY.replace("use = [\"spec.propose=suffix\"]\nset = [\"spec.propose.suffix.max=8\"]", "engine = \"llama.cpp\"").replace("plan.lever", "engine.name");
-    ask(folder, &mut m, Truth { speed: 0.58, engine: Some(("llama.cpp", "b6012 (0c1e570)")), ..lever(1.0) }, &spec("llama.cpp beside tamp, same token ids", "\"foreign\"", 1.0, "claim = \"not_worse\"", &engine));
+    let engine = ORDINARY
+        .replace(
+            "use = [\"spec.propose=suffix\"]\nset = [\"spec.propose.suffix.max=8\"]",
+            "engine = \"llama.cpp\"",
+        )
+        .replace("plan.lever", "engine.name");
+    ask(
+        folder,
+        &mut m,
+        Truth { speed: 0.58, engine: Some(("llama.cpp", "b6012 (0c1e570)")), ..lever(1.0) },
+        &spec("llama.cpp beside tamp, same token ids", "\"foreign\"", 1.0, "claim = \"not_worse\"", &engine),
+    );
     let many = ORDINARY.replace("[candidate]\nuse = [\"spec.propose=suffix\"]\nset = [\"spec.propose.suffix.max=8\"]", "[[candidates]]\nname = \"max-2\"\nset = [\"spec.propose.suffix.max=2\"]\n[[candidates]]\nname = \"max-4\"\nset = [\"spec.propose.suffix.max=4\"]\n[[candidates]]\nname = \"max-8\"\nset = [\"spec.propose.suffix.max=8\"]").replace("[design]", "[design]\nkind = \"latin\"");
     for (name, speed) in [("max-2", 1.06), ("max-4", 1.11), ("max-8", 1.005)] {
         m.truths.insert(name.into(), Truth { lever: "suffix of some length", ..lever(speed) });
     }
-    run(folder, &mut m, &spec("How long should a suffix draft be?", "\"spec.propose.suffix\"", 1.1, "", &many), None);
+    run(
+        folder,
+        &mut m,
+        &spec("How long should a suffix draft be?", "\"spec.propose.suffix\"", 1.1, "", &many),
+        None,
+    );
     let l = Ledger::at(folder);
-    let program = |what: &str, value: serde_json::Value| Body::Program { program: blake3_of("program"), value, what: what.into(), file: "lab/programs/field-report-1.toml".into() };
+    let program = |what: &str, value: serde_json::Value| Body::Program {
+        program: blake3_of("program"),
+        value,
+        what: what.into(),
+        file: "lab/programs/field-report-1.toml".into(),
+    };
     l.add(m.now, program("opened", json!({"kind": "tamp.lab.program", "v": 1, "title": "The first field report, asked again", "question": "Which of its seven queue entries hold on a machine like this one?", "baseline": "2aad6dc41f0e9b7755aa10cc3e0a2dd61bb0c3f2"}))).unwrap();
-    for (kind, title, needs) in [("contract", "Two tokens for one pass of the trunk", "a target that takes two positions in one pass and says which it accepted"), ("artifact", "A draft head trained on the rows it is served", "a draft head trained on normalised rows"), ("hardware", "The head on a second device", "an accelerator of its own memory")] {
-        let text = s(title, "\"field report\"", 1.5, &format!("blocked = [{{ kind = \"{kind}\", needs = \"{needs}\" }}]"));
+    for (kind, title, needs) in [
+        (
+            "contract",
+            "Two tokens for one pass of the trunk",
+            "a target that takes two positions in one pass and says which it accepted",
+        ),
+        (
+            "artifact",
+            "A draft head trained on the rows it is served",
+            "a draft head trained on normalised rows",
+        ),
+        ("hardware", "The head on a second device", "an accelerator of its own memory"),
+    ] {
+        let text = s(
+            title,
+            "\"field report\"",
+            1.5,
+            &format!("blocked = [{{ kind = \"{kind}\", needs = \"{needs}\" }}]"),
+        );
         run(folder, &mut m, &text, Some(&blake3_of("program")));
     }
     l.add(m.now, program("closed", json!({"retained": [], "rejected": [], "blocked": ["Two tokens for one pass of the trunk", "A draft head trained on the rows it is served", "The head on a second device"], "tooling_kept": ["the width table"], "not_rerun": [], "next": ["train the head on served rows"]}))).unwrap();
-    l.add(m.now, Body::External { name: "two tokens per pass at 400 tok/s".into(), tags: vec!["spec".into(), "headline".into()], verdict: "not comparable".into(), note: "Another machine, another model, and two passes of the target where the name says one.".into(), source: "first field report".into(), predicted: "at most 1.52 tokens per pass at an acceptance of 0.52".into() }).unwrap();
+    l.add(
+        m.now,
+        Body::External {
+            name: "two tokens per pass at 400 tok/s".into(),
+            tags: vec!["spec".into(), "headline".into()],
+            verdict: "not comparable".into(),
+            note: "Another machine, another model, and two passes of the target where the name says one."
+                .into(),
+            source: "first field report".into(),
+            predicted: "at most 1.52 tokens per pass at an acceptance of 0.52".into(),
+        },
+    )
+    .unwrap();
     let rows = l.rows().unwrap();
-    let of = |id: &str| rows.iter().find(|r| matches!(&r.body, Body::Decided { spec, .. } if spec == id)).unwrap().hash.clone();
-    l.add(m.now, Body::Corrected { of: of(&first.id), note: "the prompt \"code\" was cut at 512 tokens; the ratio stands, the absolute figures do not".into() }).unwrap();
-    l.add(m.now, Body::Superseded { of: of(&slow.id), reason: "asked again with a governor that declines".into() }).unwrap();
+    let of = |id: &str| {
+        rows.iter()
+            .find(|r| matches!(&r.body, Body::Decided { spec, .. } if spec == id))
+            .unwrap()
+            .hash
+            .clone()
+    };
+    l.add(
+        m.now,
+        Body::Corrected {
+            of: of(&first.id),
+            note: "the prompt \"code\" was cut at 512 tokens; the ratio stands, the absolute figures do not"
+                .into(),
+        },
+    )
+    .unwrap();
+    l.add(
+        m.now,
+        Body::Superseded { of: of(&slow.id), reason: "asked again with a governor that declines".into() },
+    )
+    .unwrap();
     (l.rows().unwrap(), m.now)
 }
