@@ -12,7 +12,7 @@ use crate::record::RunRecord;
 use crate::spec::{Class, Quality};
 
 /// Longest run of one token that ordinary text has: code indents and rules of dashes stay below it.
-const RUN: usize = 16;
+pub(crate) const RUN: usize = 16;
 /// Share of a horizon that may lie inside cycles, and of its most frequent 8-gram.
 const CYCLES: f64 = 0.5;
 const GRAM: f64 = 0.25;

@@ -6,10 +6,10 @@ use super::book::{Attempt, Book, Decided, Experiment};
 use super::facts::Facts;
 use super::parts::{badge, checks, code, figures, folded, key, remarks, swatch};
 use super::ratios;
-use super::text::{Raw, html, interval, percent, ratio, short, span, utc};
+use super::text::{Raw, clock, html, interval, ratio, short, span, utc};
 use crate::record::{Store, StoreError};
 use crate::spec::{Arm, Spec};
-use crate::verdict::Decision;
+use crate::verdict::{Decision, Verdict};
 
 /// Widths of a drawing for wide and for narrow screens; the page shows one of the two.
 const WIDE: f64 = 720.0;
@@ -57,6 +57,8 @@ pub fn entry<'r>(e: &'r Experiment<'r>, book: &Book<'r>, store: &Store) -> Resul
         body.add(folded(&title, "attempt", inner));
     }
     let verdict = newest.as_ref().map_or_else(Raw::new, |(_, a, _)| verdicts(e, a, book));
+    let nothing = Facts::default();
+    let asked = html!("{}<h4>Arms</h4>{}", question(e), arms(e, newest.as_ref().map_or(&nothing, |n| &n.2)));
     let begun = e.opened.map_or_else(String::new, |r| utc(r.at_ms));
     let article = html!(
         "<article class=\"x\" id=\"{}\" aria-labelledby=\"{}-h\">\n<header><p class=\"eyebrow\"><a class=\"id\" href=\"#{}\">{}</a><span>{} lane</span><span>opened {} UTC</span></p>\n\
@@ -71,7 +73,7 @@ pub fn entry<'r>(e: &'r Experiment<'r>, book: &Book<'r>, store: &Store) -> Resul
         e.title(),
         e.opened.map_or_else(Raw::new, |r| remarks(book.remarks(&r.hash))),
         verdict,
-        question(e),
+        asked,
         body
     );
     Ok(Entry { experiment: e, article, machine, processes })
@@ -131,6 +133,14 @@ fn predicted(e: &Experiment<'_>, d: &Decision) -> Raw {
             ratio(d.predicted, 1.0)
         );
     };
+    if d.verdict == Some(Verdict::Void) {
+        let figure = interval(m.ratio, m.low, m.high);
+        return html!(
+            "<p class=\"note num\">Predicted {}×. The figures below, {} among them, do not count.</p>",
+            ratio(d.predicted, 1.0),
+            figure
+        );
+    }
     let place = match d.predicted {
         p if p > m.high => "above the interval",
         p if p < m.low => "below the interval",
@@ -228,7 +238,11 @@ fn measured(e: &Experiment<'_>, n: u32, attempt: &Attempt<'_>, facts: &Facts, bo
         let rows = rows(e, d.decision);
         let picture = both(|w, end| ratios::svg(format!("{id}-r{i}-{end}"), &rows, w));
         if many && (!picture.is_empty() || !d.decision.gates.is_empty()) {
-            out.add(html!("<h4>{} {}</h4>", swatch(arm(e, &d.decision.candidate)), d.decision.candidate));
+            out.add(html!(
+                "<h4 class=\"one-of\">{} {}</h4>",
+                swatch(arm(e, &d.decision.candidate)),
+                d.decision.candidate
+            ));
         }
         if !picture.is_empty() {
             let floor = if d.decision.floors.is_empty() {
@@ -238,15 +252,20 @@ fn measured(e: &Experiment<'_>, n: u32, attempt: &Attempt<'_>, facts: &Facts, bo
             };
             out.add(html!(
                 "<figure>{}<figcaption>Dots: single pairs, top to bottom in the order they ran. Bar: {} interval of the look that decided; tick: its centre.{}</figcaption></figure>",
-                picture, percent(1.0 - d.decision.level), floor
+                picture, coverage(d.decision.level), floor
             ));
         }
-        out.add(figures(d.decision));
+        out.add(figures(d.decision, arm(e, &d.decision.candidate)));
         out.add(checks(e.spec.as_deref(), d.decision));
     }
-    out.add(html!("<h4>Arms</h4>{}", arms(e, facts)));
     out.add(folded("Receipts", "receipts", receipts(e, attempt, facts, book)));
     out
+}
+
+/// Coverage of an interval of this level.
+fn coverage(level: f64) -> String {
+    let p = 100.0 * (1.0 - level);
+    if p > 99.0 { format!("{p:.2} %") } else { format!("{p:.1} %") }
 }
 
 /// A drawing in both widths.
@@ -275,6 +294,7 @@ fn rows<'a>(e: &'a Experiment<'_>, d: &'a Decision) -> Vec<ratios::Row<'a>> {
             success: &s.success,
             kill: &s.kill,
             predicted: (*n == s.expected.metric && !s.is_null()).then_some(d.predicted),
+            arm: arm(e, &d.candidate),
         })
         .collect()
 }
@@ -310,8 +330,16 @@ fn plots(id: &str, attempt: &Attempt<'_>, facts: &Facts, e: &Experiment<'_>) -> 
 
 /// Why blocks do not count.
 fn voided(strip: &super::strip::Strip) -> Raw {
+    // The same disturbance is told once, with all its times.
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for s in &strip.shades {
+        match reasons.iter_mut().find(|r| r.0 == s.why) {
+            Some(r) => r.1.push(clock(s.from_to[0])),
+            None => reasons.push((&s.why, vec![clock(s.from_to[0])])),
+        }
+    }
     let lines: Raw =
-        strip.shades.iter().map(|s| html!("<li>{} UTC: {}</li>", utc(s.from_to[0]), s.why)).collect();
+        reasons.iter().map(|(why, times)| html!("<li>{} at {} UTC</li>", *why, times.join(", "))).collect();
     if lines.is_empty() { lines } else { html!("<ul class=\"voids\">{}</ul>", lines) }
 }
 

@@ -93,7 +93,7 @@ pub fn table(label: &str, class: &str, head: &[&str], body: Raw) -> Raw {
 }
 
 /// Medians, ratios and what could have been seen, by metric; the share of the ceiling below.
-pub fn figures(d: &Decision) -> Raw {
+pub fn figures(d: &Decision, arm: usize) -> Raw {
     let row = |(name, e): (&String, &crate::stats::Estimate)| {
         let (plain, unit) = metric(name);
         let m = d.medians.get(name).copied().unwrap_or([f64::NAN; 2]);
@@ -115,24 +115,32 @@ pub fn figures(d: &Decision) -> Raw {
     if rows.is_empty() {
         return rows;
     }
-    let head =
-        ["metric", "control", "candidate", "ratio (interval)", "p", "A/A floor", "would find", "pairs"];
+    let head = [
+        "metric",
+        "control",
+        "candidate",
+        "ratio (interval)",
+        "permutation p",
+        "A/A floor",
+        "would find",
+        "pairs",
+    ];
     html!(
         "{}{}",
         table("Figures", "figures", &head, rows),
-        d.ceiling.map_or_else(Raw::new, |c| ceiling(c, &d.candidate))
+        d.ceiling.map_or_else(Raw::new, |c| ceiling(c, &d.candidate, arm))
     )
 }
 
 /// How much of the machine's read ceiling each arm used.
-fn ceiling(share: [f64; 2], candidate: &str) -> Raw {
+fn ceiling(share: [f64; 2], candidate: &str, arm: usize) -> Raw {
     let bar = |arm: usize, name: &str, f: f64| {
         let wide = format!("{:.1}", 100.0 * f.clamp(0.0, 1.0));
         html!(
-            "<li><span>{}{}</span><span class=\"meter\"><i class=\"f{}\" style=\"width:{}%\"></i></span><span class=\"num\">{}</span></li>",
+            "<li><span>{}{}</span><span class=\"meter\"><i class=\"a{}\" style=\"width:{}%\"></i></span><span class=\"num\">{}</span></li>",
             swatch(arm),
             name,
-            arm,
+            arm % 6,
             wide,
             percent(f)
         )
@@ -145,7 +153,7 @@ fn ceiling(share: [f64; 2], candidate: &str) -> Raw {
     html!(
         "<div class=\"ceiling\"><p class=\"lead\">Share of the read ceiling measured in the same processes</p><ul>{}{}</ul>{}</div>",
         bar(0, "control", share[0]),
-        bar(1, candidate, share[1]),
+        bar(arm, candidate, share[1]),
         low
     )
 }
@@ -221,6 +229,7 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
         };
         let mut rows = vec![("tokens".to_string(), want, seen, Mark::of(q.fails.is_none()))];
         let g = &q.degeneration;
+        let most = spec.and_then(|s| s.quality.max_run).unwrap_or(quality::RUN);
         if g.tokens > 0 {
             let seen = format!(
                 "longest run {}, {} in cycles, {} one 8-gram, {} coherent tokens first",
@@ -233,7 +242,10 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
                 "repetition, worst answer".into(),
                 "no collapse the control has not".into(),
                 seen,
-                if q.control_too { Mark::Noted } else { Mark::of(q.fails.is_none()) },
+                match g.bad(most) {
+                    Some(_) if q.control_too => Mark::Noted,
+                    bad => Mark::of(bad.is_none()),
+                },
             ));
         }
         group("Quality", rows);

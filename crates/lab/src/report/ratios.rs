@@ -20,6 +20,8 @@ pub struct Row<'a> {
     pub kill: &'a [Gate],
     /// the ratio that was predicted of this metric
     pub predicted: Option<f64>,
+    /// the candidate's place among the arms
+    pub arm: usize,
 }
 
 /// A gate in words.
@@ -131,7 +133,7 @@ fn one(s: &mut Svg, row: &Row<'_>, x: Scale, wide: f64, top: f64) -> f64 {
         .collect();
     let rows = lines(&spans);
     let label_top = y;
-    y += 15.0 * rows.iter().map(|r| r + 1).max().unwrap_or(0) as f64 + 4.0;
+    y += 16.0 * rows.iter().map(|r| r + 1).max().unwrap_or(0) as f64 + 4.0;
     let band = 10.0 + (3.0 * e.ratios.len() as f64).clamp(18.0, 84.0);
     let (from, to) = (y, y + band + 20.0);
     if let Some(f) = row.floor {
@@ -139,17 +141,20 @@ fn one(s: &mut Svg, row: &Row<'_>, x: Scale, wide: f64, top: f64) -> f64 {
         s.rect("floor", [a, from], [b - a, to - from]);
     }
     s.line("one", [x.at(1.0), from], [x.at(1.0), to]);
+    let under = |line: usize| label_top + 16.0 * line as f64 + 12.0;
+    for (n, line) in notes.iter().zip(&rows) {
+        s.line(n.class, [x.at(n.at), under(*line) + 4.0], [x.at(n.at), to]);
+    }
     for ((n, (l, _)), line) in notes.iter().zip(&spans).zip(&rows) {
-        let (at, under) = (x.at(n.at), label_top + 15.0 * *line as f64 + 12.0);
-        s.line(n.class, [at, under + 4.0], [at, to]);
-        s.text(&format!("lab {}", n.class), [*l, under], &n.words);
+        s.text(&format!("lab halo {}", n.class), [*l, under(*line)], &n.words);
     }
     // From top to bottom in order of block, so that a trend is a slant.
     let steps = (e.ratios.len().max(2) - 1) as f64;
     for (i, r) in e.ratios.iter().enumerate() {
         let at = [x.at(*r), from + 6.0 + i as f64 / steps * (band - 10.0)];
         s.put(html!(
-            "<circle class=\"pair\" cx=\"{}\" cy=\"{}\" r=\"2.6\"/>",
+            "<circle class=\"pair a{}\" cx=\"{}\" cy=\"{}\" r=\"2.6\"/>",
+            row.arm % 6,
             super::text::Px(at[0]),
             super::text::Px(at[1])
         ));
@@ -189,7 +194,15 @@ pub fn small(id: String, e: &Estimate, floor: Option<&Floor>) -> Raw {
     s.line("axis", [8.0, 10.0], [wide - 8.0, 10.0]);
     s.line("one", [x.at(1.0), 1.0], [x.at(1.0), 19.0]);
     let [l, h, m] = [x.at(e.low), x.at(e.high), x.at(e.ratio)];
-    s.rect("ci", [l, 7.0], [(h - l).max(2.0), 6.0]);
+    // An interval that holds 1 shows no side.
+    let side = if e.low > 1.0 {
+        "ci up"
+    } else if e.high < 1.0 {
+        "ci down"
+    } else {
+        "ci"
+    };
+    s.rect(side, [l, 7.0], [(h - l).max(3.0), 6.0]);
     s.line("mid", [m, 4.0], [m, 16.0]);
     if x.beyond(e.ratio) {
         // Further than the axis goes: an arrow on its end.

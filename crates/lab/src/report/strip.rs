@@ -107,7 +107,7 @@ impl Strip {
         let notes: Vec<String> = medians.iter().map(|m| number(m.1)).collect();
         let [lo, hi] = self.range();
         let probe = Scale::linear(lo, hi, [0.0, 1.0]);
-        let ticks = probe.ticks(5);
+        let ticks = probe.ticks(6);
         let labels = tick_labels(&ticks);
         let left = labels.iter().map(|l| width(l)).fold(24.0, f64::max) + 10.0;
         let right = wide - notes.iter().map(|l| width(l)).fold(30.0, f64::max) - 12.0;
@@ -126,9 +126,8 @@ impl Strip {
             s.line("grid", [left, y.at(*t)], [right, y.at(*t)]);
             s.text("lab dim end num", [left - 6.0, y.at(*t) + 4.0], label);
         }
-        for b in &self.shades {
-            let [a, z] = b.from_to.map(|t| x.at(t as f64));
-            s.rect("void", [a - 5.0, top], [z - a + 10.0, bottom - top]);
+        for [a, z] in self.bands(x) {
+            s.rect("void", [a, top], [z - a, bottom - top]);
         }
         self.blocks(&mut s, x, [top, bottom]);
         self.medians(&mut s, &medians, &notes, y, [left, right]);
@@ -157,6 +156,19 @@ impl Strip {
             self.shades.len(),
         );
         Some(s.done("plot", bottom + 46.0, &title, &text))
+    }
+
+    /// The shaded parts, one where blocks touch: a band over a band would be darker and mean nothing by it.
+    fn bands(&self, x: Scale) -> Vec<[f64; 2]> {
+        let mut all: Vec<[f64; 2]> = Vec::new();
+        for s in &self.shades {
+            let [a, z] = s.from_to.map(|t| x.at(t as f64));
+            match all.last_mut().filter(|b| a - 5.0 <= b[1]) {
+                Some(b) => b[1] = b[1].max(z + 5.0),
+                None => all.push([a - 5.0, z + 5.0]),
+            }
+        }
+        all
     }
 
     fn said(&self, p: &Point, unit: &str, beyond: bool) -> String {
