@@ -87,11 +87,7 @@ pub fn undeclared(spec: &Spec, control: &Arm, candidate: &Arm, pair: Pair<'_>) -
     };
     let mut out = Vec::new();
     if let (Some(pa), Some(pb)) = (&a.plan, &b.plan) {
-        out = differences(pa, pb, "plan")
-            .into_iter()
-            // The hash follows from the rest; the forecast is not part of the plan.
-            .filter(|p| p != "plan.hash" && !p.starts_with("plan.memory") && !declared(p))
-            .collect();
+        out = differences(pa, pb, "plan").into_iter().filter(|p| runs(p) && !declared(p)).collect();
     }
     let code =
         [control, candidate].iter().any(|x| x.rev.is_some() || x.patch.is_some() || x.engine.is_some());
@@ -110,28 +106,22 @@ pub fn undeclared(spec: &Spec, control: &Arm, candidate: &Arm, pair: Pair<'_>) -
     out
 }
 
+/// Whether a path of the plan is about what runs: the hash follows from the rest, the forecast of memory is not part of
+/// the plan, and who chose a technique (a default, or the same name said aloud) changes nothing about it.
+fn runs(path: &str) -> bool {
+    let chosen_by = path.starts_with("plan.techniques.") && path.ends_with(".from");
+    path != "plan.hash" && !path.starts_with("plan.memory") && !chosen_by
+}
+
 /// Nothing at all is different: the arms are one program, and a difference in speed is noise.
 pub fn identical(pair: Pair<'_>) -> bool {
-    let sides = |records: &[&RunRecord]| {
-        let r = records.first()?;
-        let s = r.sample()?;
-        // Without a plan there is nothing to compare.
-        s.plan.as_ref()?;
-        Some((
-            s.plan_hash.clone(),
-            s.threads,
-            s.engine.clone(),
-            r.binary.clone(),
-            r.model.clone(),
-            s.settings.clone(),
-        ))
-    };
-    let (a, b) = (sides(pair.control), sides(pair.candidate));
-    match (a, b) {
-        // Settings may be spelt differently for one plan; the plan is what ran.
-        (Some(a), Some(b)) => (a.0, a.1, a.2, a.3, a.4) == (b.0, b.1, b.2, b.3, b.4),
-        _ => false,
-    }
+    let first =
+        |records: &[&RunRecord]| records.first().and_then(|r| Some(((*r).clone(), r.sample()?.clone())));
+    let (Some((ra, a)), Some((rb, b))) = (first(pair.control), first(pair.candidate)) else { return false };
+    // Without a plan there is nothing to compare. Settings may be spelt differently for one plan.
+    let (Some(pa), Some(pb)) = (&a.plan, &b.plan) else { return false };
+    let plans = a.plan_hash == b.plan_hash || !differences(pa, pb, "plan").iter().any(|p| runs(p));
+    plans && (a.threads, &a.engine, &ra.binary, &ra.model) == (b.threads, &b.engine, &rb.binary, &rb.model)
 }
 
 /// Invariants other than token identity. With each, whether it is typed to block.
@@ -209,7 +199,9 @@ pub fn prompts(spec: &Spec, pair: Pair<'_>) -> Option<String> {
     };
     let all: Vec<Vec<String>> = pair.control.iter().chain(pair.candidate).map(|r| ids(r)).collect();
     let first = all.first()?;
-    if all.iter().any(|p| p != first) {
+    // An experiment may be about the prompt itself, and says so.
+    let declared = spec.differs.iter().any(|d| d == "prompts");
+    if !declared && all.iter().any(|p| p != first) {
         return Some("the arms were not given the same token ids".into());
     }
     let pinned = &spec.contract.prompt_hashes;
@@ -265,7 +257,26 @@ mod tests {
         let b = with("candidate", |r| r.samples[0].settings = vec!["--ctx=256".into()]);
         let same = |b: &RunRecord| identical(Pair { control: &[&a], candidate: &[b] });
         assert!(same(&b));
-        assert!(!same(&with("candidate", |r| r.samples[0].plan_hash = "b".into())));
+        let plan = |p: serde_json::Value| {
+            with("candidate", move |r| {
+                r.samples[0].plan_hash = "b".into();
+                r.samples[0].plan = Some(p.clone());
+            })
+        };
+        assert!(!same(&plan(json!({"ctx": 128, "kv": {"pages": 9}}))));
+        // A default that is said aloud is the same plan under another hash.
+        let chosen = json!({"ctx": 128, "kv": {"pages": 8}, "techniques": [{"name": "x", "from": "flag"}]});
+        assert!(!same(&plan(chosen.clone())));
+        let b = plan(chosen);
+        let a = with("control", |r| {
+            r.samples[0].plan = Some(
+                json!({"ctx": 128, "kv": {"pages": 8}, "techniques": [{"name": "x", "from": "default"}]}),
+            );
+        });
+        let pair = Pair { control: &[&a], candidate: &[&b] };
+        assert!(identical(pair));
+        let (spec, arm) = (crate::spec::tests::example(), Arm::default());
+        assert!(undeclared(&spec, &arm, &arm, pair).is_empty());
         assert!(!same(&with("candidate", |r| r.samples[0].threads = 1)));
         assert!(!same(&with("candidate", |r| r.binary = "other".into())));
         assert!(!same(&with("candidate", |r| r.model = "other".into())));
@@ -317,6 +328,8 @@ mod tests {
         let a = with("control", |_| ());
         let b = with("candidate", |r| r.samples[0].requests[0].prompt_hash = "cd".into());
         assert!(prompts(&spec, Pair { control: &[&a], candidate: &[&a] }).is_none());
+        let about = Spec { differs: vec!["prompts".into()], ..spec.clone() };
+        assert!(prompts(&about, Pair { control: &[&a], candidate: &[&b] }).is_none());
         assert!(
             prompts(&spec, Pair { control: &[&a], candidate: &[&b] }).unwrap().contains("same token ids")
         );

@@ -137,8 +137,11 @@ impl<'a> Code<'a> {
         if self.held.is_some() {
             return Ok(());
         }
-        let io = |e| CodeError::Io(self.cache.clone(), e);
+        let named = self.cache.clone();
+        let io = |e| CodeError::Io(named.clone(), e);
         fs::create_dir_all(self.cache.join("bin")).map_err(io)?;
+        // git and cargo are run in other folders than this one.
+        self.cache = fs::canonicalize(&self.cache).map_err(io)?;
         let lock = File::create(self.cache.join("lock")).map_err(io)?;
         lock.lock().map_err(io)?;
         let trees = self.cache.join("trees");

@@ -211,7 +211,7 @@ impl Bench for Fake<'_> {
         self.now.get()
     }
 
-    fn dependency(&mut self, _: &Frozen, _: &str) -> String {
+    fn dependency(&mut self, _: &str) -> String {
         self.depends.clone()
     }
 }

@@ -234,7 +234,7 @@ impl Bench for Machine {
         self.now
     }
 
-    fn dependency(&mut self, _: &Frozen, name: &str) -> String {
+    fn dependency(&mut self, name: &str) -> String {
         blake3_of(name)
     }
 }
