@@ -93,7 +93,7 @@ fn from_a_template_to_a_verdict_and_back_again() {
     assert!(home.path().join("lab/specs/smaller-context.toml").is_file());
     assert_eq!(lab(home.path(), &["new", "smaller context"]).code, 2, "a file that is there is left alone");
 
-    let file = spec(home.path(), "smaller", "args = [\"--ctx\", \"128\"]", CTX);
+    let file = spec(home.path(), "smaller", "args = [\"--ctx\", \"512\"]", CTX);
     let first = lab(home.path(), &["run", &file, "--json"]);
     // A ratio of 50 is not to be had, so it is rejected on any machine.
     assert_eq!(verdict(&first), "reject", "{}", first.out);
@@ -135,7 +135,7 @@ fn what_cannot_count_is_told_apart() {
     let (v, check, d) = run("tight", "args = [\"--ctx\", \"8\"]", CTX);
     assert_eq!((v.as_str(), check.as_str()), ("not_applicable", "contract"), "{d}");
     assert!(text(&d).contains('8'), "{d}");
-    let (v, check, d) = run("beside", "args = [\"--ctx\", \"128\"]\nparallel = 2", CTX);
+    let (v, check, d) = run("beside", "args = [\"--ctx\", \"512\"]\nparallel = 2", CTX);
     assert_eq!((v.as_str(), check.as_str()), ("void", "lock"), "{d}");
     assert!(text(&d).contains("2 processes") && d["estimates"]["decode_tok_s"]["ratio"].is_f64(), "{d}");
     let (v, check, _) = run("wrong", "args = [\"--ctx\", \"256\"]", CTX);
@@ -148,8 +148,8 @@ fn what_cannot_count_is_told_apart() {
 fn two_runs_at_once_wait_for_each_other() {
     let home = home();
     let files = [
-        spec(home.path(), "one", "args = [\"--ctx\", \"128\"]", CTX),
-        spec(home.path(), "two", "args = [\"--ctx\", \"128\"]", CTX),
+        spec(home.path(), "one", "args = [\"--ctx\", \"512\"]", CTX),
+        spec(home.path(), "two", "args = [\"--ctx\", \"512\"]", CTX),
     ];
     let start = |file: &String| {
         let mut c = tamp(home.path());
@@ -177,7 +177,7 @@ fn wrong_words_are_one_sentence() {
     let home = home();
     std::fs::write(home.path().join("bad.toml"), "kind = \"tamp.lab.spec\"\nv = 1\ntitel = \"x\"\n").unwrap();
     for (args, code, says) in [
-        (&["run", "none.toml"][..], 2, "cannot read none.toml"),
+        (&["run", "none.toml"][..], 3, "cannot read none.toml"),
         (&["run", "bad.toml"], 2, "titel"),
         (&["show", "abc"], 2, "exactly one"),
         (&["replay", "abc"], 2, "begins with abc"),

@@ -157,3 +157,37 @@ fn filled<T>(n: usize, mut next: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
     }
     Ok(v)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(list: &[&[u8]], cut: usize) -> Result<Vec<String>> {
+        let mut file = Vec::new();
+        for s in list {
+            file.extend((s.len() as u64).to_le_bytes());
+            file.extend(*s);
+        }
+        file.truncate(file.len() - cut);
+        let texts = strings(&mut Cursor::new(&file), list.len(), &mut Budget::new(), "list")?;
+        Ok(texts.iter().map(String::from).collect())
+    }
+
+    #[test]
+    fn bad_bytes_of_one_string_are_replaced_in_that_one_alone() {
+        let bad = "\u{fffd}";
+        assert_eq!(read(&["é".as_bytes(), b"", b"x"], 0).unwrap(), ["é", "", "x"]);
+        // Side by side the halves of a character are one; as strings they are none.
+        assert_eq!(read(&[b"a", b"\xc3", b"\xa9", "é".as_bytes()], 0).unwrap(), ["a", bad, bad, "é"]);
+        assert_eq!(read(&[b"\xff", b"ok"], 0).unwrap(), [bad, "ok"]);
+    }
+
+    #[test]
+    fn strings_that_are_cut_or_larger_than_the_budget_are_refused() {
+        assert!(matches!(read(&[b"one", b"two"], 1), Err(Error::Truncated { .. })));
+        let much = vec![b'x'; crate::cursor::LIMIT + 1];
+        assert!(matches!(read(&[&much], 0), Err(Error::TooMuch { .. })));
+        let bad = vec![0xff; crate::cursor::LIMIT / 6];
+        assert!(matches!(read(&[&bad], 0), Err(Error::TooMuch { .. })));
+    }
+}
