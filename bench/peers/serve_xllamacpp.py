@@ -29,7 +29,7 @@ def main():
         return
     p = x.CommonParams()
     p.model.path, p.hostnames, p.port = o.model, ["127.0.0.1"], o.port
-    p.n_ctx, p.n_parallel, p.warmup, p.n_gpu_layers = o.ctx, 1, True, 0
+    p.n_ctx, p.n_parallel, p.n_gpu_layers, p.cache_ram_mib = o.ctx, 1, 0, 0
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = o.threads
     server = x.Server(p)
     print(f"serving {server.listening_address}", flush=True)

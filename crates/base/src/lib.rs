@@ -19,4 +19,5 @@ pub mod ids;
 pub mod meta;
 pub mod record;
 pub mod settings;
+pub mod texts;
 pub mod wall;

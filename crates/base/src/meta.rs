@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::texts::Texts;
+
 /// A metadata value, with the types a GGUF file can hold.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -48,7 +50,7 @@ pub enum Array {
     /// `bool`
     Bool(Vec<bool>),
     /// strings
-    Str(Vec<String>),
+    Str(Texts),
     /// arrays of arrays
     Nested(Vec<Array>),
 }
@@ -219,9 +221,9 @@ impl Meta {
     }
 
     /// An optional array of strings.
-    pub fn strs_opt(&self, key: &str) -> Result<Option<&[String]>, MetaError> {
+    pub fn strs_opt(&self, key: &str) -> Result<Option<&Texts>, MetaError> {
         self.need(key, "an array of strings", |v| match v {
-            Value::Array(Array::Str(s)) => Some(s.as_slice()),
+            Value::Array(Array::Str(s)) => Some(s),
             _ => None,
         })
     }

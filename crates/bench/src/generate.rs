@@ -174,8 +174,15 @@ mod tests {
         let tokenizer = Arc::new(tamp_text::Tokenizer::from_meta(&weights.meta).unwrap());
         let options = EngineOptions { ctx: 64, ..EngineOptions::default() };
         let clock = Arc::new(SystemClock::default());
-        let engine =
-            Engine::load(&weights, device, tokenizer, &Settings::default(), options, clock, &mut |_, _| ());
+        let engine = Engine::load(
+            &weights,
+            device,
+            || Ok(tokenizer),
+            &Settings::default(),
+            options,
+            clock,
+            &mut |_, _| (),
+        );
         (engine.unwrap(), pool)
     }
 

@@ -28,7 +28,15 @@ fn subject(ctx: usize, batch: usize) -> (Engine<Cpu>, Arc<Pool>) {
     let tokenizer = Arc::new(Tokenizer::from_meta(&weights.meta).unwrap());
     let options = EngineOptions { ctx, batch, ..EngineOptions::default() };
     let clock = Arc::new(SystemClock::default());
-    let e = Engine::load(&weights, device, tokenizer, &Settings::default(), options, clock, &mut |_, _| ());
+    let e = Engine::load(
+        &weights,
+        device,
+        || Ok(tokenizer),
+        &Settings::default(),
+        options,
+        clock,
+        &mut |_, _| (),
+    );
     (e.unwrap(), pool)
 }
 

@@ -112,6 +112,7 @@ impl From<EngineError> for Fail {
         match e {
             E::Card(e) => e.into(),
             E::Params(_) | E::EmptyPrompt => Fail::usage(e),
+            E::Text(e) => e.into(),
             E::Model(tamp_model::ModelError::Weights(e)) | E::Weights(e) => e.into(),
             E::Model(ref m) => model(m).unwrap_or_else(|| Fail::new(Code::Refused, e)),
             E::Stalled | E::Gone => Fail::new(Code::Other, e),

@@ -93,6 +93,9 @@ pub enum EngineError {
     /// The forward pass.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The model's tokenizer.
+    #[error(transparent)]
+    Text(#[from] tamp_text::Error),
     /// The weights in use are not those that were opened.
     #[error(transparent)]
     Weights(#[from] tamp_weights::Error),

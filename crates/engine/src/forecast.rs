@@ -6,7 +6,7 @@ use serde::Serialize;
 /// pages are asked for at load and taken from the system when they are first written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Forecast {
-    /// what the process used before the weights: program, tokenizer, template; observed
+    /// what the process used beside the weights: program, tokenizer, template; observed
     pub process: u64,
     /// weights as the device holds them, but for those used where the file lies
     pub weights: u64,

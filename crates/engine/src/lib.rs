@@ -107,19 +107,19 @@ pub struct Stats {
 }
 
 impl<D: Device> Engine<D> {
-    /// Loads a model and makes its engine. `progress(done, total)` counts source bytes.
+    /// Loads a model and makes its engine. `progress(done, total)` counts source bytes. `tokenizer` is asked for when the
+    /// weights stand, so that it may be made meanwhile.
     pub fn load(
         weights: &Weights,
         device: Arc<D>,
-        tokenizer: Arc<Tokenizer>,
+        tokenizer: impl FnOnce() -> Result<Arc<Tokenizer>, EngineError>,
         settings: &Settings,
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, EngineError> {
         settings.check(&rooms())?;
-        let family = family::find(&weights.meta)?;
-        let shape = family::shape(&weights.meta, family, tokenizer.len())?;
+        let (_, shape) = family::of(weights)?;
         let options = options.resolve(&shape)?;
         let load = LoadOptions {
             rows: options.chunk,
@@ -128,11 +128,16 @@ impl<D: Device> Engine<D> {
             kv: *tamp_kv::codec::TABLE.open(&(), settings)?.0,
             decode: settings.used(rooms::DECODE) == Some(rooms::DECODED.name),
         };
-        // What compiling a large vocabulary left free would else be counted here, and again as the buffers and weights
-        // that are made of it: 17 MB of Qwen's.
-        tamp_os::memory::give_back();
-        let process = tamp_os::memory::rss().anonymous;
-        let model = Model::load(weights, device, &load, progress)?;
+        let (model, stand) =
+            Model::load_then(weights, device, &load, progress, || -> Result<_, EngineError> {
+                let tokenizer = tokenizer()?;
+                // What compiling a large vocabulary left free would else be counted here, and again as the buffers that are
+                // made of it: 17 MB of Qwen's.
+                tamp_os::memory::give_back();
+                Ok((tokenizer, tamp_os::memory::rss().anonymous))
+            })?;
+        let (tokenizer, used) = stand?;
+        let process = used.saturating_sub(model.own_bytes());
         let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process)?;
         engine.watch = weights.bundle().map(|b| b.watch().clone());
         Ok(engine)
@@ -150,7 +155,7 @@ impl<D: Device> Engine<D> {
         Self::assemble(model, tokenizer, settings, options, clock, process)
     }
 
-    /// `process`: anonymous bytes in use before the weights.
+    /// `process`: anonymous bytes in use beside the weights, before buffers and pages.
     fn assemble(
         model: Model<D>,
         tokenizer: Arc<Tokenizer>,

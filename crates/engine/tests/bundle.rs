@@ -34,7 +34,7 @@ fn packed(dir: &Path, src: &Weights, form: Form) -> PathBuf {
 fn load(w: &Weights, settings: &Settings) -> Engine<Cpu> {
     let tokenizer = Arc::new(Tokenizer::from_meta(&w.full_meta().unwrap()).unwrap());
     let clock = Arc::new(ManualClock::default());
-    Engine::load(w, device(), tokenizer, settings, options(96, 64, 1), clock, &mut |_, _| ()).unwrap()
+    Engine::load(w, device(), || Ok(tokenizer), settings, options(96, 64, 1), clock, &mut |_, _| ()).unwrap()
 }
 
 #[test]

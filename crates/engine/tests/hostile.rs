@@ -71,7 +71,8 @@ fn run(bytes: Vec<u8>, device: &Arc<Cpu>, tally: &mut Tally) {
     let options = common::options(48, 32, 1);
     let clock = Arc::new(ManualClock::default());
     let (tokenizer, settings) = (Arc::new(tokenizer), Settings::default());
-    let engine = Engine::load(&weights, device.clone(), tokenizer, &settings, options, clock, &mut |_, _| ());
+    let engine =
+        Engine::load(&weights, device.clone(), || Ok(tokenizer), &settings, options, clock, &mut |_, _| ());
     let Ok(mut engine) = engine else {
         tally.refused += 1;
         return;

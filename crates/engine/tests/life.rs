@@ -260,7 +260,7 @@ fn times_are_told_from_receipt() {
     let mut e = Engine::load(
         &w,
         device(),
-        tokenizer,
+        || Ok(tokenizer),
         &Settings::default(),
         options(60, 8, 1),
         clock.clone(),
@@ -300,4 +300,15 @@ fn a_plan_says_what_runs_and_its_hash_follows() {
     assert_eq!((json["kind"].as_str(), json["v"].as_u64()), (Some("tamp.plan"), Some(1)));
     let m = a.plan().memory;
     assert!(m.after_load > 0 && m.at_full > m.after_load + m.kv);
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_made_while_the_weights_load_is_the_error_of_the_load() {
+    let w = weights();
+    let clock = Arc::new(tamp_base::clock::ManualClock::default());
+    let empty = tamp_base::meta::Meta::default();
+    let tokenizer = || Ok(Arc::new(tamp_text::Tokenizer::from_meta(&empty)?));
+    let settings = Settings::default();
+    let e = Engine::load(&w, device(), tokenizer, &settings, options(60, 8, 1), clock, &mut |_, _| ());
+    assert!(matches!(e.err(), Some(EngineError::Text(_))));
 }

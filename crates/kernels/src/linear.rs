@@ -1,8 +1,9 @@
 //! A weight matrix in tiles: repacked once at load, or used where a bundle holds it.
 
 use tamp_formats::Kind;
+use tamp_os::arena::Part;
 use tamp_os::held::Span;
-use tamp_os::mem::{ALIGN, Aligned};
+use tamp_os::mem::ALIGN;
 
 use crate::device::DeviceError;
 use crate::pool::Pool;
@@ -18,9 +19,13 @@ pub const LAYOUT: &str = "r16k4.1";
 /// Name of the file order, in which a portable bundle keeps its matrices.
 pub const FILE_ORDER: &str = "rows";
 
+/// Huge pages that workers clear at the same time before they pack: each one that is not filled in the end is memory in
+/// vain.
+const TOGETHER: usize = 4;
+
 /// Where the tiles are.
 enum Tiles {
-    Owned(Aligned<u8>),
+    Owned(Part),
     Shared(Span),
 }
 
@@ -78,12 +83,17 @@ impl Linear {
         let kernel = (rung.kernel)(kind);
         let (supers, tiles, size) = sizes(&kernel, rows, cols);
         let memory = || DeviceError::Memory { bytes: size.unwrap_or(usize::MAX), what: "repacked weights" };
-        let mut data = size.and_then(|s| Aligned::<u8>::zeroed(s).ok()).ok_or_else(memory)?;
+        let part = size.and_then(|s| pool.memory().part(s, pool.threads().min(TOGETHER)).ok());
+        let (mut data, cold) = part.ok_or_else(memory)?;
         let super_bytes = kernel.k / kind.block() * kind.bytes();
         let tile_bytes = supers * kernel.bytes;
         let pack = repack::of(kind).unwrap_or(kernel.pack);
         let out = SharedMut::new(&mut data);
         pool.run(|w| {
+            if cold.pages() > 0 {
+                w.share(1, cold.pages(), 1, |range| range.for_each(|i| cold.enter(i)));
+                w.barrier();
+            }
             w.share(0, tiles, 4, |range| {
                 for tile in range {
                     // SAFETY: every tile is handed out once.
@@ -133,7 +143,9 @@ impl Linear {
         } else {
             let size = bytes.len();
             let memory = |_| DeviceError::Memory { bytes: size, what: "weights at an odd address" };
-            Tiles::Owned(Aligned::from_slice(&bytes).map_err(memory)?)
+            let (mut data, _) = pool.memory().part(size, 0).map_err(memory)?;
+            data.copy_from_slice(&bytes);
+            Tiles::Owned(data)
         };
         Ok(Linear { rows, cols, kernel, supers, data })
     }

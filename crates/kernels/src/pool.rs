@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use tamp_os::arena::Arena;
 use tamp_os::cpu::{self, ThreadClock};
 
 use governor::Governor;
@@ -104,6 +105,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
     lead: Mutex<Lead>,
+    memory: Arena,
     runs: AtomicU64,
     short: AtomicU64,
 }
@@ -177,7 +179,14 @@ impl Pool {
             seated: None,
             governor: Governor::new(count),
         };
-        Pool { shared, handles, lead: Mutex::new(lead), runs: AtomicU64::new(0), short: AtomicU64::new(0) }
+        Pool {
+            shared,
+            handles,
+            lead: Mutex::new(lead),
+            memory: Arena::default(),
+            runs: AtomicU64::new(0),
+            short: AtomicU64::new(0),
+        }
     }
 
     /// The same pool, but every run has all workers, whatever that costs on a disturbed machine. For tests that are
@@ -190,6 +199,11 @@ impl Pool {
     /// Number of workers, the caller included. A run may use fewer; see [`Worker::count`].
     pub fn threads(&self) -> usize {
         self.handles.len() + 1
+    }
+
+    /// Memory that its workers are the first to touch.
+    pub fn memory(&self) -> &Arena {
+        &self.memory
     }
 
     /// Runs `job` on every worker at once and returns when all are done. Allocates nothing.

@@ -16,7 +16,7 @@ use tamp_base::record::{SAMPLE, Sample};
 use crate::foreign::{Ask, Prompt};
 use crate::host::{Gate, Host, Quiet, Reading};
 use crate::record::{RUN, RunRecord, Stage};
-use crate::spec::{Arm, Contract, Frozen};
+use crate::spec::{Arm, Frozen, PROGRAM, Spec};
 
 /// How long a process may take when the contract does not say, seconds.
 const TIMEOUT: u32 = 600;
@@ -50,14 +50,34 @@ pub trait Bench {
     fn host(&self) -> Host;
     /// ms since 1970.
     fn now_ms(&self) -> u64;
-    /// The hash of a declared dependency; empty when it cannot be had.
-    fn dependency(&mut self, spec: &Frozen, name: &str) -> String;
+    /// The hash of a dependency, by the names of [`crate::spec::Spec::dependencies`]; empty when it cannot be had.
+    fn dependency(&mut self, name: &str) -> String;
+    /// What the name of a revision means now.
+    fn resolve(&mut self, rev: &str) -> Result<String, String> {
+        Err(format!("there is no repository to find {rev} in"))
+    }
+    /// Whether the sources are as they were committed; otherwise a sentence.
+    fn clean(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    /// What names of revisions mean in the run that follows. With `HEAD` among them every arm is built.
+    fn pin(&mut self, _revisions: BTreeMap<String, String>) {}
+    /// Keeps a code candidate, as a commit that names the ledger's `row`, or removes what was built for it. The commit.
+    fn settle(&mut self, _spec: &Frozen, _arm: &Arm, _row: Option<&str>) -> Result<Option<String>, String> {
+        Ok(None)
+    }
 }
 
 /// Extra programs an arm may be: a revision that must be built, a foreign engine.
 pub trait Others {
-    /// The binary of a revision or patch, built if need be.
+    /// The binary of an arm's revision and patch, built if need be.
     fn binary(&mut self, arm: &Arm) -> Result<PathBuf, String>;
+    /// What the name of a revision means now.
+    fn resolve(&mut self, rev: &str) -> Result<String, String>;
+    /// Whether the sources are as they were committed; otherwise a sentence.
+    fn clean(&mut self) -> Result<(), String>;
+    /// Commits an arm's patch on a branch of its own, naming the ledger's row, and gives the commit.
+    fn keep(&mut self, spec: &Frozen, arm: &Arm, row: &str) -> Result<String, String>;
     /// A sample of a foreign engine.
     fn foreign(&mut self, engine: &str, ask: &Ask) -> Result<Sample, String>;
 }
@@ -85,6 +105,7 @@ pub struct Known {
     models: BTreeMap<String, (PathBuf, String)>,
     prompts: HashMap<String, Vec<Prompt>>,
     host: Option<Host>,
+    pins: BTreeMap<String, String>,
 }
 
 /// What a finished process left.
@@ -122,6 +143,14 @@ impl Spawner<'_> {
         let hash = if path.is_dir() { String::new() } else { self.hash(&path)? };
         self.known.models.insert(name.into(), (path.clone(), hash.clone()));
         Ok((path, hash))
+    }
+
+    /// The arm with the revision it is built from, spelt out; none where it is the running program or another engine.
+    fn built(&self, spec: &Frozen, arm: &Arm) -> Option<Arm> {
+        let pins = &self.known.pins;
+        let name = spec.spec.revision(arm, pins.contains_key("HEAD"))?;
+        let rev = pins.get(name).map_or(name, String::as_str);
+        Some(Arm { rev: Some(rev.to_string()), ..arm.clone() })
     }
 
     /// Runs our own binary for facts, outside any measurement.
@@ -182,12 +211,14 @@ impl Spawner<'_> {
             record.samples = vec![sample];
             return Ok(());
         }
-        let code = arm.rev.is_some() || arm.patch.is_some();
-        let binary = if code { self.others.binary(arm)? } else { self.tamp.clone() };
+        let binary = match self.built(spec, arm) {
+            Some(arm) => self.others.binary(&arm)?,
+            None => self.tamp.clone(),
+        };
         record.binary = self.hash(&binary)?;
         let mut argv = arm.wrap.clone();
         argv.push(binary.display().to_string());
-        argv.extend(words(&spec.spec.contract, arm, at.stage == Stage::Scout, &name));
+        argv.extend(words(&spec.spec, arm, at.stage == Stage::Scout, &name));
         record.argv.clone_from(&argv);
         // Paths of this machine say nothing to a reader elsewhere; the hash of the binary does.
         record.argv[arm.wrap.len()] = "tamp".into();
@@ -230,8 +261,8 @@ impl Bench for Spawner<'_> {
     fn prepare(&mut self, spec: &Frozen, arm: &Arm) -> Result<(), String> {
         let name = arm.model.as_ref().unwrap_or(&spec.spec.contract.model).clone();
         self.model(&name)?;
-        if arm.rev.is_some() || arm.patch.is_some() {
-            self.others.binary(arm)?;
+        if let Some(arm) = self.built(spec, arm) {
+            self.others.binary(&arm)?;
         }
         Ok(())
     }
@@ -285,7 +316,7 @@ impl Bench for Spawner<'_> {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
     }
 
-    fn dependency(&mut self, spec: &Frozen, name: &str) -> String {
+    fn dependency(&mut self, name: &str) -> String {
         let git = |args: &[&str]| {
             let out =
                 Command::new("git").arg("-C").arg(&self.root).args(args).stdin(Stdio::null()).output().ok();
@@ -301,11 +332,32 @@ impl Bench for Spawner<'_> {
                 if all.is_null() { String::new() } else { crate::spec::hash(&all) }
             }
             None if name == "machine" => blake3::hash(self.host().class().as_bytes()).to_hex().to_string(),
-            None if name == "model" => {
-                let model = spec.spec.contract.model.clone();
-                self.model(&model).map(|m| m.1).unwrap_or_default()
+            Some(("model", model)) => self.model(model).map(|m| m.1).unwrap_or_default(),
+            Some(("at", PROGRAM)) => {
+                let tamp = self.tamp.clone();
+                self.hash(&tamp).unwrap_or_default()
             }
             _ => String::new(),
+        }
+    }
+
+    fn resolve(&mut self, rev: &str) -> Result<String, String> {
+        self.others.resolve(rev)
+    }
+
+    fn clean(&mut self) -> Result<(), String> {
+        self.others.clean()
+    }
+
+    fn pin(&mut self, revisions: BTreeMap<String, String>) {
+        self.known.pins = revisions;
+    }
+
+    fn settle(&mut self, spec: &Frozen, arm: &Arm, row: Option<&str>) -> Result<Option<String>, String> {
+        match (self.built(spec, arm), row) {
+            (Some(arm), Some(row)) => self.others.keep(spec, &arm, row).map(Some),
+            // What was built for a candidate lives in the cache alone; there is no tree of it to remove.
+            _ => Ok(None),
         }
     }
 }
@@ -355,10 +407,13 @@ fn gate(spec: &Frozen) -> Gate {
 }
 
 /// The words of `tamp bench sample` for an arm. A scout runs the quality prompts too, and no ceiling probe.
-fn words(c: &Contract, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
+fn words(spec: &Spec, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
+    let c = &spec.contract;
     let mut prompts = c.prompts.clone();
     if scout {
-        prompts.extend(["short", "long"].map(String::from).into_iter().filter(|p| !c.prompts.contains(p)));
+        let usual = || ["short", "long"].map(String::from).to_vec();
+        let rollout = spec.quality.rollout.clone().unwrap_or_else(usual);
+        prompts.extend(rollout.into_iter().filter(|p| !c.prompts.contains(p)));
     }
     let mut w: Vec<String> = ["bench", "sample", model, "--json"].map(String::from).to_vec();
     let mut pair = |flag: &str, value: String| w.extend([flag.to_string(), value]);

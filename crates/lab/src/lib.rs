@@ -16,18 +16,22 @@
 //! | [`ledger`], [`record`] | rows and records that are only added to |
 //! | [`replay`] | the same records give the same verdict |
 //! | [`why`], [`queue`] | what is known, who may run |
+//! | [`program`] | a queue of questions under one bar |
+//! | [`code`] | revisions and patches as arms |
 //! | [`foreign`], [`others`] | engines that are not ours, and built revisions, as arms |
 //! | [`report`] | one page of plots |
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod check;
+pub mod code;
 pub mod foreign;
 pub mod host;
 pub mod ledger;
 pub mod lock;
 pub mod observe;
 pub mod others;
+pub mod program;
 pub mod quality;
 pub mod queue;
 pub mod record;

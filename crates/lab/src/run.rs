@@ -2,13 +2,17 @@
 //! Everything measured is in the ledger before the next thing starts, so a run that is stopped or killed goes on where
 //! it was.
 
+use std::collections::BTreeMap;
+
 use crate::bench::{At, Bench};
 use crate::ledger::{Body, Ledger, LedgerError, Row};
+use crate::queue::Names;
 use crate::record::{RunRecord, Stage, Store, StoreError};
-use crate::spec::{Arm, Frozen};
+use crate::spec::{Arm, Frozen, PROGRAM};
 use crate::stats::null::Null;
 use crate::stats::{Direction, Estimates, design, paired};
 use crate::verdict::{Decision, Evidence, Verdict, blocked, decide, direction, looks, metrics, seed};
+use crate::why::FIXED;
 
 /// Pairs of a null that calibrates a contract.
 const NULL_PAIRS: usize = 12;
@@ -38,6 +42,9 @@ pub enum LabError {
     /// The question needs an answer that is not there yet.
     #[error("{0}")]
     Waits(String),
+    /// A code candidate could not be kept or removed.
+    #[error("{0}; no verdict is written yet, and the same command goes on from there")]
+    Code(String),
 }
 
 /// What happens meanwhile, for a live line.
@@ -85,6 +92,10 @@ pub struct Ask {
     pub program: Option<String>,
     /// place in the queue
     pub rank: u32,
+    /// revision that arms without one of their own run, instead of the running program
+    pub pinned: Option<String>,
+    /// ids of specs by the file they are in, as `requires` may name them
+    pub names: Names,
 }
 
 /// How it ended.
@@ -99,8 +110,13 @@ pub enum Outcome {
 /// Where an attempt at a question stands in the ledger.
 #[derive(Debug, Default)]
 struct Standing {
-    opened: bool,
+    /// a question was opened and not every candidate has its verdict
+    open: bool,
     attempt: u32,
+    /// dependencies at its opening
+    depends: BTreeMap<String, String>,
+    /// candidates that have their verdict
+    decided: Vec<String>,
     records: Vec<RunRecord>,
     blocks: usize,
     voided: usize,
@@ -111,29 +127,29 @@ impl Lab<'_> {
     /// Runs an experiment.
     pub fn run(&mut self, spec: &Frozen, ask: &Ask) -> Result<Outcome, LabError> {
         let rows = self.ledger.rows()?;
-        if !ask.again
+        let mut at = self.standing(&rows, spec)?;
+        if !at.open
+            && !ask.again
             && let Some((row, why)) = self.answered(&rows, spec)
         {
             return Ok(Outcome::Answered(Box::new(row), why));
         }
-        crate::queue::ready(&rows, spec).map_err(LabError::Waits)?;
-        let mut at = self.standing(&rows, spec)?;
-        if !at.opened {
-            let names: Vec<String> = spec.spec.depends.clone();
-            let depends = names.into_iter().map(|n| (n.clone(), self.bench.dependency(spec, &n))).collect();
-            self.add(Body::Opened {
-                spec: spec.id.clone(),
-                value: spec.value.clone(),
-                file: ask.file.clone(),
-                program: ask.program.clone(),
-                rank: ask.rank,
-                depends,
-            })?;
+        crate::queue::ready(&rows, &ask.names, spec).map_err(|w| LabError::Waits(w.to_string()))?;
+        if at.open && self.moved(&at) {
+            // Samples of two programs are no sample of either.
+            at.open = false;
+            at.attempt += 1;
         }
+        if !at.open {
+            at = self.open(spec, ask, at.attempt)?;
+        }
+        let pins =
+            at.depends.iter().filter_map(|(n, sha)| Some((n.strip_prefix(FIXED)?.into(), sha.clone())));
+        self.bench.pin(pins.collect());
         let tried = if spec.spec.is_null() { vec![spec.spec.arms().remove(1)] } else { spec.spec.tried() };
         if let Some(by) = spec.spec.blocked.first() {
             let all = tried.iter().map(|a| blocked(spec, &a.name, by)).collect();
-            return self.write(spec, at.attempt, None, all);
+            return self.finish(spec, &mut at, None, all);
         }
         self.scout(spec, &mut at)?;
         // What cannot count is decided before anybody waits for it.
@@ -145,7 +161,7 @@ impl Lab<'_> {
         // What two processes at once lose is worth showing, though it decides nothing.
         let final_now = |d: &Decision| !d.check.is_empty() && d.check != "lock";
         if first.iter().all(final_now) {
-            return self.write(spec, at.attempt, None, first);
+            return self.finish(spec, &mut at, None, first);
         }
         let null = if spec.spec.is_null() { None } else { Some(self.calibration(spec, &rows)?) };
         let null = null.as_ref();
@@ -181,7 +197,7 @@ impl Lab<'_> {
             self.bracket(spec, &arms[0], Stage::Closing, &mut at)?;
         }
         let all = look(&at, null.map(|n| &n.1), true);
-        self.write(spec, at.attempt, null.map(|n| n.0.clone()), all)
+        self.finish(spec, &mut at, null.map(|n| n.0.clone()), all)
     }
 
     fn add(&mut self, body: Body) -> Result<Row, LabError> {
@@ -190,24 +206,72 @@ impl Lab<'_> {
 
     fn answered(&mut self, rows: &[Row], spec: &Frozen) -> Option<(Row, String)> {
         let bench = &mut *self.bench;
-        crate::why::answer(rows, spec, &mut |name| bench.dependency(spec, name))
+        crate::why::answer(rows, spec, &mut |name| bench.dependency(name))
+    }
+
+    /// Freezes a question, with what it depends on as that is now.
+    fn open(&mut self, spec: &Frozen, ask: &Ask, attempt: u32) -> Result<Standing, LabError> {
+        if spec.spec.arms().iter().any(|a| a.patch.is_some()) {
+            self.bench.clean().map_err(LabError::Waits)?;
+        }
+        let mut depends = BTreeMap::new();
+        for name in spec.spec.dependencies(ask.pinned.is_some()) {
+            let fixed = name.strip_prefix(FIXED).filter(|rev| *rev != PROGRAM);
+            let hash = match (fixed, &ask.pinned) {
+                (Some("HEAD"), Some(sha)) => sha.clone(),
+                (Some(rev), _) => self.bench.resolve(rev).map_err(LabError::Waits)?,
+                (None, _) => self.bench.dependency(&name),
+            };
+            depends.insert(name, hash);
+        }
+        self.add(Body::Opened {
+            spec: spec.id.clone(),
+            value: spec.value.clone(),
+            file: ask.file.clone(),
+            program: ask.program.clone(),
+            rank: ask.rank,
+            depends: depends.clone(),
+        })?;
+        Ok(Standing { open: true, attempt, depends, ..Standing::default() })
+    }
+
+    /// Whether what an unfinished attempt was measured with is no longer there. What a revision's name means is not
+    /// looked at: it stays what it was at the opening.
+    fn moved(&mut self, at: &Standing) -> bool {
+        let bench = &mut *self.bench;
+        let same = |(name, old): (&String, &String)| {
+            let rev = name.strip_prefix(FIXED).is_some_and(|n| n != PROGRAM);
+            rev || bench.dependency(name) == *old
+        };
+        !at.depends.iter().all(same)
     }
 
     /// What an unfinished attempt has already measured.
     fn standing(&self, rows: &[Row], wanted: &Frozen) -> Result<Standing, LabError> {
         let mut at = Standing::default();
+        let mut opened = 0;
+        let tried = wanted.spec.tried().len().max(1);
         let mut measured: Vec<(u32, &str, &str, bool)> = Vec::new();
         for row in rows {
             match &row.body {
-                Body::Opened { spec, .. } if *spec == wanted.id => at.opened = true,
-                Body::Decided { spec, attempt, .. } if *spec == wanted.id => {
-                    at.attempt = at.attempt.max(attempt + 1)
+                Body::Opened { spec, depends, .. } if *spec == wanted.id => {
+                    at = Standing { open: true, attempt: opened, depends: depends.clone(), ..at };
+                    at.decided.clear();
+                    opened += 1;
+                }
+                Body::Decided { spec, decision, .. } if *spec == wanted.id => {
+                    at.decided.push(decision.candidate.clone());
                 }
                 Body::Measured { spec, what, records, void, attempt } if *spec == wanted.id => {
                     measured.push((*attempt, what, records, void.is_some()));
                 }
                 _ => {}
             }
+        }
+        if at.decided.len() >= tried {
+            at.open = false;
+            at.attempt = opened;
+            at.decided.clear();
         }
         for (_, what, records, void) in measured.into_iter().filter(|m| m.0 == at.attempt) {
             at.blocks += usize::from(what.starts_with("block"));
@@ -293,7 +357,11 @@ impl Lab<'_> {
         stage: Stage,
         at: &mut Standing,
     ) -> Result<(), LabError> {
-        let what = if stage == Stage::Opening { "opening" } else { "closing" };
+        let what = match stage {
+            Stage::Opening => "opening",
+            Stage::Reverted => "reverted",
+            _ => "closing",
+        };
         (self.watch)(Event::Stage(what));
         self.bench.wait_quiet(spec).map_err(LabError::Busy)?;
         let record = self.sample(spec, control, At { stage, block: 0, position: 0 }, at);
@@ -379,24 +447,47 @@ impl Lab<'_> {
         Ok((row.hash, null))
     }
 
-    fn write(
+    /// Keeps or removes code candidates, then writes the verdicts. What is done about code is done before its verdict is
+    /// written, so that a run that is killed between the two does it again, to the same end.
+    fn finish(
         &mut self,
         spec: &Frozen,
-        attempt: u32,
+        at: &mut Standing,
         calibration: Option<String>,
         all: Vec<Decision>,
     ) -> Result<Outcome, LabError> {
+        let mut commits = Vec::new();
         for d in &all {
+            let arm = spec.spec.tried().into_iter().find(|a| a.name == d.candidate && a.patch.is_some());
+            let mut commit = None;
+            if let Some(arm) = &arm {
+                let keep = d.verdict == Some(Verdict::Retain);
+                (self.watch)(Event::Stage(if keep { "keeping the code" } else { "removing the code" }));
+                let rows = self.ledger.rows()?;
+                let row = rows.last().filter(|_| keep).map(|r| r.hash.as_str());
+                commit = self.bench.settle(spec, arm, row).map_err(LabError::Code)?;
+            }
+            let undone = arm.is_some() && d.verdict == Some(Verdict::Reject);
+            if undone && !at.records.iter().any(|r| r.stage == Stage::Reverted) {
+                let control = spec.spec.arms().remove(0);
+                self.bracket(spec, &control, Stage::Reverted, at)?;
+            }
+            commits.push(commit);
+        }
+        for (d, commit) in all.iter().zip(commits) {
+            if at.decided.contains(&d.candidate) {
+                continue;
+            }
             let action = d.verdict.and_then(|v| {
                 let name = Verdict::NAMES[v as usize];
                 spec.spec.on.get(name).cloned()
             });
             self.add(Body::Decided {
                 spec: spec.id.clone(),
-                attempt,
+                attempt: at.attempt,
                 calibration: calibration.clone(),
                 decision: Box::new(d.clone()),
-                commit: None,
+                commit,
                 action: action.unwrap_or_default(),
             })?;
         }

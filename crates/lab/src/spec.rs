@@ -3,7 +3,7 @@
 //! A spec is a TOML file. Its id is blake3 over the RFC 8785 JSON of the fields present in it; defaults are never filled
 //! in, so that a new default does not change an old question. Once opened in a ledger it cannot be changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,9 @@ use crate::stats::{Claim, Direction, Gate};
 
 /// `kind` of a spec.
 pub const SPEC: &str = "tamp.lab.spec";
+
+/// How the running program is called among what is fixed at an opening.
+pub const PROGRAM: &str = "tamp";
 
 /// Why a spec cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -339,6 +342,9 @@ pub struct Quality {
     /// longest run of one token that is not degenerate
     #[serde(default)]
     pub max_run: Option<usize>,
+    /// prompts that each arm answers once before anything counts [default: short, long]
+    #[serde(default)]
+    pub rollout: Option<Vec<String>>,
 }
 
 /// Behaviour classes.
@@ -425,7 +431,7 @@ impl Frozen {
 }
 
 /// One sentence with line and key out of a TOML error.
-fn said(text: &str, e: &toml::de::Error) -> String {
+pub(crate) fn said(text: &str, e: &toml::de::Error) -> String {
     let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
     match line {
         Some(n) => format!("line {n}: {}", e.message()),
@@ -477,6 +483,33 @@ impl Spec {
     pub fn pairs(&self) -> [usize; 2] {
         let [lo, hi] = self.design.pairs.unwrap_or([8, 24]);
         [lo as usize, hi as usize]
+    }
+
+    /// Everything a verdict on this depends on: what the author declared, the machine, the model of each arm, patches,
+    /// and what was fixed at the opening: what each revision's name meant, and the running program where an arm is
+    /// that. With `pinned`, arms without a revision run the one that HEAD then was.
+    pub fn dependencies(&self, pinned: bool) -> BTreeSet<String> {
+        let declared = self.depends.iter().filter(|d| *d != "model").cloned();
+        let mut all: BTreeSet<String> = declared.chain(["machine".to_string()]).collect();
+        for arm in self.arms() {
+            all.insert(format!("model:{}", arm.model.as_ref().unwrap_or(&self.contract.model)));
+            all.extend(arm.patch.iter().map(|p| format!("file:{}", p.display())));
+            if arm.engine.is_none() {
+                let name = self.revision(&arm, pinned).unwrap_or(PROGRAM);
+                all.insert(format!("{}{name}", crate::why::FIXED));
+            }
+        }
+        all
+    }
+
+    /// The revision an arm is built from, by name; none where it is the running program or another engine. Beside a code
+    /// candidate everything is built, so that what differs is the patch.
+    pub fn revision<'s>(&self, arm: &'s Arm, pinned: bool) -> Option<&'s str> {
+        if arm.engine.is_some() {
+            return None;
+        }
+        let built = pinned || self.arms().iter().any(|a| a.patch.is_some());
+        arm.rev.as_deref().or(built.then_some("HEAD"))
     }
 
     /// False verdicts allowed.

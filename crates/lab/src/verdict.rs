@@ -394,7 +394,7 @@ fn figures(d: &mut Decision, e: &Evidence<'_>, candidate: &Arm) {
         let v: Vec<f64> = e
             .records
             .iter()
-            .filter(|r| r.arm == arm.name)
+            .filter(|r| r.arm == arm.name && r.stage != Stage::Reverted)
             .filter_map(|r| r.metric("ceiling_fraction"))
             .collect();
         tamp_base::record::quantile(&v, 0.5)

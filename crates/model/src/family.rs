@@ -2,6 +2,7 @@
 
 use tamp_base::meta::Meta;
 use tamp_kernels::device::Pairing;
+use tamp_weights::Weights;
 
 use crate::error::ModelError;
 
@@ -64,6 +65,15 @@ pub fn find(meta: &Meta) -> Result<&'static Family, ModelError> {
         arch: arch.into(),
         known: FAMILIES.iter().map(|f| f.arch).collect::<Vec<_>>().join(", "),
     })
+}
+
+/// The family and sizes of a file.
+pub fn of(weights: &Weights) -> Result<(&'static Family, Shape), ModelError> {
+    let family = find(&weights.meta)?;
+    let embed = weights.tensors().find(|t| t.name == "token_embd.weight");
+    let embed = embed.ok_or_else(|| ModelError::Missing("token_embd.weight".into()))?;
+    let shape = shape(&weights.meta, family, embed.shape.get(1).copied().unwrap_or(1))?;
+    Ok((family, shape))
 }
 
 /// Largest size any single dimension may claim; keeps products far from overflow.

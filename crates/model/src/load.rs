@@ -66,11 +66,19 @@ impl<D: Device> Model<D> {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
-        let family = family::find(&weights.meta)?;
-        let embed = weights.tensors().find(|t| t.name == "token_embd.weight");
-        let embed = embed.ok_or_else(|| ModelError::Missing("token_embd.weight".into()))?;
-        let vocab = embed.shape.get(1).copied().unwrap_or(1);
-        let shape = family::shape(&weights.meta, family, vocab)?;
+        Ok(Self::load_then(weights, device, options, progress, || ())?.0)
+    }
+
+    /// Like [`Model::load`]; `then` is called when the weights stand and nothing was taken yet for buffers.
+    pub fn load_then<T>(
+        weights: &Weights,
+        device: Arc<D>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+        then: impl FnOnce() -> T,
+    ) -> Result<(Self, T), ModelError> {
+        let (family, shape) = family::of(weights)?;
+        let vocab = shape.vocab;
         let ctx = options.ctx.max(1);
         let total = weights.tensors().map(|t| t.bytes as u64).sum();
         let mut loader = Loader::new(weights, &*device, options.decode, total, progress);
@@ -118,6 +126,7 @@ impl<D: Device> Model<D> {
             layers.push(Layer { mixer: Attention { w: attention }, ffn: Gated { w: ffn } });
         }
         let made = loader.made;
+        let then = then();
         let (rows, logits) = (options.rows.max(1), options.logits.max(1));
         let buf = device.buf(&BufShape {
             rows,
@@ -142,7 +151,7 @@ impl<D: Device> Model<D> {
             .sum();
         let head_bytes = bytes(&head);
         let embed_bytes = if Arc::ptr_eq(&embed, &head) { 0 } else { bytes(&embed) };
-        Ok(Model {
+        let model = Model {
             shape,
             rope,
             layers,
@@ -156,7 +165,8 @@ impl<D: Device> Model<D> {
             embed_bytes,
             made,
             device,
-        })
+        };
+        Ok((model, then))
     }
 
     /// The device.

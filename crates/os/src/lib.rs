@@ -4,6 +4,7 @@
 //! portable fallback: where the system cannot answer, the answer is `None`, `false` or 0, as each item documents,
 //! and nothing else changes.
 
+pub mod arena;
 mod cgroup;
 pub mod cpu;
 pub mod held;

@@ -13,8 +13,8 @@ pub const ALIGN: usize = 64;
 /// waste most of their last huge page.
 pub const HUGE_FROM: usize = 4 << 20;
 
-#[cfg(target_os = "linux")]
-const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of a huge page.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 mod sealed {
     pub trait Sealed {}
@@ -70,6 +70,25 @@ impl<T: Plain> Aligned<T> {
         let mut to = Self::zeroed(from.len())?;
         to.copy_from_slice(from);
         Ok(to)
+    }
+
+    /// Its first number, for parts that are handed out singly.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start.as_ptr()
+    }
+
+    /// Has the system clear the pages under `len` bytes from byte `at` on now instead of at the first write. Does nothing
+    /// where it cannot be asked to, and for a buffer from the allocator.
+    pub(crate) fn populate(&self, at: usize, len: usize) {
+        #[cfg(target_os = "linux")]
+        if at.checked_add(len).is_some_and(|end| end <= self.mapped) {
+            // SAFETY: within the mapping by the check; entering pages changes no byte.
+            unsafe {
+                libc::madvise(self.start.as_ptr().cast::<u8>().add(at).cast(), len, libc::MADV_POPULATE_WRITE)
+            };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (at, len);
     }
 
     /// Never of size zero: an empty buffer takes one line, so that its pointer is aligned too.

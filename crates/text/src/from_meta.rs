@@ -53,7 +53,7 @@ fn tables(meta: &Meta, spelling: Spelling) -> Result<Tables, Error> {
         return Err(Error::Broken(format!("{} tokens have {} types", tokens.len(), t.len())));
     }
     let kind = |i: usize| types.as_ref().map_or(Kind::Normal, |t| Kind::from_gguf(t[i]));
-    Tables::new(tokens.iter().enumerate().map(|(i, t)| (t.as_str(), kind(i))), spelling)
+    Tables::new(tokens.iter().enumerate().map(|(i, t)| (t, kind(i))), spelling)
 }
 
 /// A special token's id, or the default where the file says nothing; never out of range.

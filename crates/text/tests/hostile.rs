@@ -220,7 +220,7 @@ fn small_spm() -> Meta {
     m.set("tokenizer.ggml.model", Value::Str("llama".into()));
     m.set("tokenizer.ggml.scores", Value::Array(Array::F32((0..n).map(|i| -(i as f32)).collect())));
     m.set("tokenizer.ggml.token_type", Value::Array(Array::Int(IntKind::B32, types)));
-    m.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens)));
+    m.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens.iter().collect())));
     m
 }
 
@@ -232,9 +232,7 @@ fn mutated_metadata_ends_in_an_error_or_tokenizes_within_bounds() {
     bpe.set("tokenizer.ggml.pre", Value::Str("llama-bpe".into()));
     bpe.set(
         "tokenizer.ggml.merges",
-        Value::Array(Array::Str(
-            ["a b", "h e", "l l", "he ll", " ", "", "é", "he  ll"].map(String::from).into(),
-        )),
+        Value::Array(Array::Str(["a b", "h e", "l l", "he ll", " ", "", "é", "he  ll"].iter().collect())),
     );
     let keys = [
         "model",
@@ -273,7 +271,7 @@ fn mutated_metadata_ends_in_an_error_or_tokenizes_within_bounds() {
                 ),
                 1 => Value::U32(rng.next() as u32),
                 2 => Value::I32(-1),
-                3 => Value::Array(Array::Str(vec![])),
+                3 => Value::Array(Array::Str(Default::default())),
                 4 => Value::Array(Array::Str(
                     (0..rng.below(40))
                         .map(|i| {

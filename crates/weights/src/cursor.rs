@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 
 /// Little-endian reads over a slice; every one is checked against what is left.
+#[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -227,7 +227,7 @@ fn vocabulary(meta: &mut Meta, bytes: &[u8], vocab: usize, budget: &mut Budget) 
         }
     }
     meta.set("tokenizer.ggml.model", Value::Str("llama".into()));
-    meta.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens)));
+    meta.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens.into_iter().collect())));
     meta.set("tokenizer.ggml.scores", Value::Array(Array::F32(scores)));
     meta.set("tokenizer.ggml.token_type", Value::Array(Array::Int(IntKind::B32, types)));
     for (k, id) in [("unknown", 0), ("bos", 1), ("eos", 2)] {
@@ -266,7 +266,12 @@ mod tests {
         vocabulary(&mut m, &file, 260, &mut Budget::new()).unwrap();
         (
             m.ints_opt("tokenizer.ggml.token_type").unwrap().unwrap(),
-            m.strs_opt("tokenizer.ggml.tokens").unwrap().unwrap().to_vec(),
+            m.strs_opt("tokenizer.ggml.tokens")
+                .unwrap()
+                .unwrap()
+                .iter()
+                .map(String::from)
+                .collect::<Vec<_>>(),
         )
     }
 

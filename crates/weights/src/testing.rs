@@ -176,7 +176,7 @@ impl Tiny {
     /// The GGUF file.
     pub fn build(&self) -> Vec<u8> {
         let meta = self.meta();
-        let vocab = meta.strs_opt("tokenizer.ggml.tokens").ok().flatten().map_or(0, <[String]>::len);
+        let vocab = meta.strs_opt("tokenizer.ggml.tokens").ok().flatten().map_or(0, |t| t.len());
         let list = self.list(vocab);
         let infos: Vec<TensorInfo> = list
             .iter()
@@ -245,8 +245,8 @@ impl Noise {
     }
 }
 
-fn strs(v: impl IntoIterator<Item = impl Into<String>>) -> Value {
-    Value::Array(Array::Str(v.into_iter().map(Into::into).collect()))
+fn strs(v: impl IntoIterator<Item = impl AsRef<str>>) -> Value {
+    Value::Array(Array::Str(v.into_iter().collect()))
 }
 
 /// Frequent English pieces; every prefix needed to merge one is there too.

@@ -60,7 +60,7 @@ fn tiny_models_load_and_are_what_they_say() {
             assert!(w.tensor("blk.2.attn_q.weight").unwrap().is_none());
             let tokens = w.meta.strs_opt("tokenizer.ggml.tokens").unwrap().unwrap();
             assert_eq!(w.tensor("output.weight").unwrap().unwrap().shape[1], tokens.len());
-            let mut unique = tokens.to_vec();
+            let mut unique: Vec<_> = tokens.iter().collect();
             unique.sort();
             unique.dedup();
             assert_eq!(unique.len(), tokens.len(), "a token is there twice");
@@ -185,7 +185,7 @@ fn array() -> impl Strategy<Value = Array> {
         vec(-1e30f32..1e30, 0..5).prop_map(Array::F32),
         vec(-1e300f64..1e300, 0..5).prop_map(Array::F64),
         vec(any::<bool>(), 0..5).prop_map(Array::Bool),
-        vec(".{0,12}", 0..5).prop_map(Array::Str),
+        vec(".{0,12}", 0..5).prop_map(|v| Array::Str(v.iter().collect())),
     ];
     flat.prop_recursive(3, 16, 4, |inner| vec(inner, 0..4).prop_map(Array::Nested))
 }

@@ -116,7 +116,7 @@ fn ids(file: &Path, names: &[String]) -> Done<Vec<Prompt>> {
 pub fn prompts(ctx: &Ctx, a: &BenchPromptsArgs) -> Done {
     let path = ctx.finder().find(a.model.as_deref())?;
     let weights = Weights::open(&path).map_err(|e| named(e.into(), &path))?;
-    let t = tokenize::tokenizer(&weights).map_err(|e| named(e, &path))?;
+    let t = tokenize::tokenizer(&weights).map_err(|e| named(e.into(), &path))?;
     let names: Vec<&str> = match a.prompts.is_empty() {
         true => PINNED.iter().map(|p| p.name).collect(),
         false => a.prompts.iter().map(String::as_str).collect(),

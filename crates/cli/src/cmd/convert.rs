@@ -45,7 +45,7 @@ fn bundle(ctx: &Ctx, input: &Path, a: &ConvertArgs) -> Done {
     let rung = chosen(&ctx.settings)?;
     undo_layouts(&mut weights, rung);
     // A model whose tokenizer cannot be read would make a bundle that cannot be used.
-    let compiled = tokenize::compiled(&tokenize::tokenizer(&weights).map_err(|e| named(e, input))?);
+    let compiled = tokenize::compiled(&tokenize::tokenizer(&weights).map_err(|e| named(e.into(), input))?);
     let device = Cpu::new(Arc::new(Pool::new(super::cores(), false)), rung);
     let form = if a.layout == LayoutArg::Rows { Form::Rows } else { Form::Packed };
     let mut bar = ctx.ui.bytes(&format!("writing {}", a.output.display()), 0);

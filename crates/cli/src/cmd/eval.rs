@@ -17,8 +17,8 @@ use tamp_model::{LoadOptions, Model, Run};
 use tamp_text::Special;
 
 use crate::args::PplArgs;
-use crate::cmd::Ctx;
 use crate::cmd::load::{Opened, named, settle};
+use crate::cmd::{Ctx, tokenize};
 use crate::fail::{At, Code, Done, Fail};
 use crate::say;
 
@@ -43,7 +43,8 @@ pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
     let text = String::from_utf8_lossy(&std::fs::read(&a.text).at("read", &a.text)?).into_owned();
     let path = ctx.finder().find(a.model.as_deref())?;
     let opened = Opened::new(ctx, &path, &ctx.settings, a.threads.unwrap_or(0) as usize)?;
-    let tokens = opened.tokenizer.encode(&text, Special::Plain, true);
+    let tokenizer = tokenize::tokenizer(&opened.weights).map_err(|e| named(e.into(), &path))?;
+    let tokens = tokenizer.encode(&text, Special::Plain, true);
     let window = a.ctx as usize;
     if tokens.len() < 2 * window {
         let (n, file) = (tokens.len(), a.text.display());
@@ -55,7 +56,7 @@ pub fn ppl(ctx: &Ctx, a: &PplArgs) -> Done {
     }
     let windows = (tokens.len() / window).min(a.chunks.map_or(usize::MAX, |n| n as usize));
     let mut scorer = Scorer::load(ctx, &opened, window).map_err(|e| named(e.into(), &path))?;
-    let bos = opened.tokenizer.bos().filter(|_| opened.tokenizer.adds_bos());
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let mut out = a.logits.as_deref().map(writer).transpose()?;
     let mut bar = ctx.ui.steps("scoring windows", windows as u64);
     let (mut sum, mut squares, mut count) = (0.0, 0.0, 0usize);

@@ -12,15 +12,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tamp_lab::bench::{Bench, Known, Spawner};
+use tamp_lab::code::{self, Code as Sources};
 use tamp_lab::ledger::{Body, Ledger, Row};
 use tamp_lab::others::Outside;
+use tamp_lab::program::{self, Queue};
 use tamp_lab::record::Store;
 use tamp_lab::replay::replay;
 use tamp_lab::run::{Ask, Lab, LabError, Outcome};
 use tamp_lab::spec::Frozen;
-use tamp_lab::{lock, stats, why};
+use tamp_lab::{lock, report, stats, why};
 
-use crate::args::{LabArgs, LabCommand, LabCorrectArgs, LabRunArgs};
+use crate::args::{LabArgs, LabBlockersArgs, LabCommand, LabCorrectArgs, LabQueueArgs, LabRunArgs};
 use crate::cmd::Ctx;
 use crate::fail::{At, Code, Done, Fail};
 use crate::out::note;
@@ -32,7 +34,8 @@ pub fn run(ctx: &Ctx, a: &LabArgs) -> Done {
     match &a.command {
         LabCommand::New(n) => template::write(ctx, n),
         LabCommand::Run(r) => measure(ctx, &home, r),
-        LabCommand::Queue(_) | LabCommand::Blockers(_) => Err(Fail::usage("not built")),
+        LabCommand::Queue(q) => queue(ctx, &home, q),
+        LabCommand::Blockers(b) => blockers(ctx, &home, b),
         LabCommand::List => print::list(ctx, &home.rows()?),
         LabCommand::Show { id } => print::show(ctx, &home.rows()?, id),
         LabCommand::Why { tag } => look_up(ctx, &home, tag),
@@ -52,6 +55,8 @@ pub struct Home {
     pub store: Store,
     /// the current folder: specs, engines and dependencies are named from it
     pub root: PathBuf,
+    /// of the ledger
+    pub folder: PathBuf,
     /// built revisions
     pub cache: PathBuf,
 }
@@ -63,7 +68,13 @@ impl Home {
         let folder =
             folder.map_or_else(|| if here.is_dir() { here.clone() } else { data() }, Path::to_path_buf);
         let cache = ctx.env.cache_dir.clone().unwrap_or_else(std::env::temp_dir).join("lab");
-        Home { ledger: Ledger::at(&folder), store: Store::new(&folder), root: PathBuf::from("."), cache }
+        Home {
+            ledger: Ledger::at(&folder),
+            store: Store::new(&folder),
+            root: PathBuf::from("."),
+            folder,
+            cache,
+        }
     }
 
     /// Every row, verified.
@@ -76,16 +87,44 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
-/// Holds the machine for a whole run, and hands a bench to `work`.
+/// Hands a bench to `work`; `locked` when this process holds the machine.
 fn with_bench<T>(
-    ctx: &Ctx,
     home: &Home,
     engines: Option<&Path>,
     stop: &Arc<AtomicBool>,
+    locked: bool,
     work: impl FnOnce(&mut dyn Bench) -> Done<T>,
 ) -> Done<T> {
     let tamp =
         std::env::current_exe().map_err(|e| Fail::new(Code::Other, format!("where is tamp itself? {e}")))?;
+    let mut last = String::new();
+    let mut build = |source: &Path, target: &Path| {
+        code::cargo(source, target, &mut |line| {
+            if line != last {
+                note(line);
+                last = line.to_string();
+            }
+        })
+    };
+    let mut code = Sources::new(&home.root, &home.cache, &mut build).except(&home.folder);
+    if env!("TAMP_DIRTY") != "true" {
+        code = code.own(env!("TAMP_REVISION"), &tamp);
+    }
+    let file = engines.map_or_else(|| home.root.join("lab/engines.toml"), Path::to_path_buf);
+    let mut others = Outside::new(&file, &crate::env::Env::named, code)?;
+    let mut bench = Spawner {
+        tamp,
+        others: &mut others,
+        stop: stop.clone(),
+        locked,
+        root: home.root.clone(),
+        known: Known::default(),
+    };
+    work(&mut bench)
+}
+
+/// Waits for the machine.
+fn alone(ctx: &Ctx, stop: &AtomicBool) -> Done<lock::MachineLock> {
     let mut said = false;
     let waiting = &mut |holder: Option<&lock::Holder>| {
         if !std::mem::replace(&mut said, true) {
@@ -94,21 +133,7 @@ fn with_bench<T>(
         }
         !stop.load(Ordering::Relaxed)
     };
-    let Some(_lock) = lock::take(&ctx.env.lock, "tamp lab run", waiting)? else {
-        return Err(Fail::interrupted());
-    };
-    let mut build = |_: &tamp_lab::spec::Arm| Err("revisions cannot be built".to_string());
-    let file = engines.map_or_else(|| home.root.join("lab/engines.toml"), Path::to_path_buf);
-    let mut others = Outside::new(&file, &crate::env::Env::named, &mut build)?;
-    let mut bench = Spawner {
-        tamp,
-        others: &mut others,
-        stop: stop.clone(),
-        locked: true,
-        root: home.root.clone(),
-        known: Known::default(),
-    };
-    work(&mut bench)
+    lock::take(&ctx.env.lock, "tamp lab run", waiting)?.ok_or_else(Fail::interrupted)
 }
 
 fn measure(ctx: &Ctx, home: &Home, a: &LabRunArgs) -> Done {
@@ -120,24 +145,18 @@ fn measure(ctx: &Ctx, home: &Home, a: &LabRunArgs) -> Done {
             std::process::exit(Code::Interrupted as i32);
         }
     });
+    let text = std::fs::read_to_string(&a.file).at("read", &a.file)?;
+    let ask = Ask { again: a.again, file: a.file.display().to_string(), ..Ask::default() };
+    if program::is_program(&text) {
+        return whole_program(ctx, home, a, &ask, &stop);
+    }
     let spec = Frozen::read(&a.file)?;
     note(format_args!("{}  {}", spec.short(), spec.spec.title));
-    let outcome = with_bench(ctx, home, a.engines.as_deref(), &stop, |bench| {
+    let _machine = alone(ctx, &stop)?;
+    let outcome = with_bench(home, a.engines.as_deref(), &stop, true, |bench| {
         let mut live = live::Live::new(ctx.ui, &spec);
-        let mut lab = Lab {
-            ledger: home.ledger.clone(),
-            store: home.store.clone(),
-            bench,
-            watch: &mut |e| live.show(&e),
-            stop: &|| stop.load(Ordering::Relaxed),
-        };
-        let ask = Ask { again: a.again, file: a.file.display().to_string(), ..Ask::default() };
-        match lab.run(&spec, &ask) {
-            Err(LabError::Stopped(done, of)) => {
-                Err(Fail::new(Code::Interrupted, LabError::Stopped(done, of)))
-            }
-            other => Ok(other?),
-        }
+        let mut watch = |e: tamp_lab::run::Event<'_>| live.show(&e);
+        lab(home, bench, &mut watch, &|| stop.load(Ordering::Relaxed)).run(&spec, &ask).map_err(stopped)
     })?;
     match outcome {
         Outcome::Answered(row, why) => {
@@ -148,24 +167,95 @@ fn measure(ctx: &Ctx, home: &Home, a: &LabRunArgs) -> Done {
     }
 }
 
-fn look_up(ctx: &Ctx, home: &Home, tag: &str) -> Done {
+fn lab<'a>(
+    home: &Home,
+    bench: &'a mut dyn Bench,
+    watch: &'a mut dyn FnMut(tamp_lab::run::Event<'_>),
+    stop: &'a dyn Fn() -> bool,
+) -> Lab<'a> {
+    Lab { ledger: home.ledger.clone(), store: home.store.clone(), bench, watch, stop }
+}
+
+/// A stop is the user's, whatever came of it.
+fn stopped(e: LabError) -> Fail {
+    match e {
+        LabError::Stopped(..) => Fail::new(Code::Interrupted, e),
+        other => other.into(),
+    }
+}
+
+fn whole_program(ctx: &Ctx, home: &Home, a: &LabRunArgs, ask: &Ask, stop: &Arc<AtomicBool>) -> Done {
+    let queue = Queue::read(&a.file)?;
+    note(format_args!("{}  {}: {} questions", queue.short(), queue.program.title, queue.specs.len()));
+    let _machine = alone(ctx, stop)?;
+    let live = std::cell::RefCell::new(None::<live::Live>);
+    let closed = with_bench(home, a.engines.as_deref(), stop, true, |bench| {
+        let mut watch = |e: tamp_lab::run::Event<'_>| {
+            if let Some(l) = live.borrow_mut().as_mut() {
+                l.show(&e);
+            }
+        };
+        let mut each = |n: usize, spec: &Frozen| {
+            note(format_args!("{}. {}  {}", n + 1, spec.short(), spec.spec.title));
+            *live.borrow_mut() = Some(live::Live::new(ctx.ui, spec));
+        };
+        lab(home, bench, &mut watch, &|| stop.load(Ordering::Relaxed))
+            .run_program(&queue, ask, &mut each)
+            .map_err(stopped)
+    })?;
+    print::summary(ctx, &closed)
+}
+
+fn queue(ctx: &Ctx, home: &Home, a: &LabQueueArgs) -> Done {
+    let specs = specs(a.what.as_deref())?;
     let rows = home.rows()?;
     let stop = Arc::new(AtomicBool::new(false));
-    let mut build = |_: &tamp_lab::spec::Arm| Err(String::new());
-    let mut others = Outside::new(Path::new(""), &|_| None, &mut build)?;
-    let tamp = std::env::current_exe().map_err(|e| Fail::new(Code::Other, e))?;
-    let mut bench = Spawner {
-        tamp,
-        others: &mut others,
-        stop,
-        locked: false,
-        root: home.root.clone(),
-        known: Known::default(),
-    };
-    let specs = print::opened(&rows);
-    let known = why::look_up(&rows, tag, &mut |spec, name| {
-        specs.get(spec).map(|s| bench.dependency(s, name)).unwrap_or_default()
-    });
+    let all = with_bench(home, None, &stop, false, |bench| {
+        let mut known = std::collections::BTreeMap::new();
+        let mut hash = |_: &Frozen, name: &str| {
+            known.entry(name.to_string()).or_insert_with(|| bench.dependency(name)).clone()
+        };
+        Ok(tamp_lab::queue::queue(&rows, &specs, &mut hash))
+    })?;
+    print::queue(ctx, &all, a.audit)
+}
+
+fn blockers(ctx: &Ctx, home: &Home, a: &LabBlockersArgs) -> Done {
+    let all = tamp_lab::queue::blockers(&home.rows()?, &specs(a.what.as_deref())?);
+    print::blockers(ctx, &all)
+}
+
+/// Specs of a program, or of a folder and the folders in it.
+fn specs(what: Option<&Path>) -> Done<Vec<(String, Frozen)>> {
+    let what = what.unwrap_or(Path::new("lab/specs"));
+    if what.is_file() {
+        let text = std::fs::read_to_string(what).at("read", what)?;
+        return match program::is_program(&text) {
+            true => Ok(Queue::read(what)?.specs),
+            false => Ok(vec![(what.display().to_string(), Frozen::read(what)?)]),
+        };
+    }
+    let (mut folders, mut files) = (vec![what.to_path_buf()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).at("read", &folder)?.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "toml") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files.into_iter().map(|f| Ok((f.display().to_string(), Frozen::read(&f)?))).collect()
+}
+
+fn look_up(ctx: &Ctx, home: &Home, tag: &str) -> Done {
+    let index = why::Index::open(&home.ledger)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let known = with_bench(home, None, &stop, false, |bench| {
+        Ok(index.look_up(tag, &mut |name| bench.dependency(name)))
+    })?;
     if ctx.json {
         return ctx.json(&json!({ "kind": "tamp.lab.why", "v": 1, "known": known }));
     }
@@ -213,7 +303,8 @@ fn again(ctx: &Ctx, home: &Home, id: Option<&str>) -> Done {
 
 fn import(ctx: &Ctx, home: &Home, file: &Path) -> Done {
     let text = std::fs::read_to_string(file).at("read", file)?;
-    let added = text.len();
+    let added = why::import(&home.ledger, &text, &file.display().to_string(), now_ms())
+        .map_err(|e| Fail::new(Code::Usage, e))?;
     ctx.json(&json!({ "kind": "tamp.lab.import", "v": 1, "added": added }))?;
     if !ctx.json {
         say!("{added} priors added; the others were known");
@@ -235,7 +326,7 @@ fn correct(home: &Home, c: &LabCorrectArgs) -> Done {
 }
 
 fn page(ctx: &Ctx, home: &Home, out: &Path) -> Done {
-    let html = String::new();
+    let html = report::html(&home.rows()?, &home.store, now_ms())?;
     std::fs::write(out, &html).at("write", out)?;
     ctx.json(&json!({ "kind": "tamp.lab.report", "v": 1, "file": out, "bytes": html.len() }))?;
     if !ctx.json {

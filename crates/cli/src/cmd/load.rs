@@ -1,7 +1,10 @@
 //! From a MODEL to a standing engine.
 
+use std::cell::Cell;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use tamp_base::clock::SystemClock;
@@ -13,7 +16,6 @@ use tamp_kernels::cpu::Cpu;
 use tamp_kernels::linear::Linear;
 use tamp_kernels::pool::Pool;
 use tamp_kernels::rung;
-use tamp_text::Tokenizer;
 use tamp_weights::Weights;
 use tamp_weights::bundle::{Packed, Watch};
 
@@ -128,8 +130,6 @@ pub fn load(ctx: &Ctx, model: Option<&str>, a: &LoadArgs, wish: Wish) -> Done<Lo
 pub struct Opened {
     /// the file
     pub weights: Weights,
-    /// its tokenizer
-    pub tokenizer: Arc<Tokenizer>,
     /// the device
     pub device: Arc<Cpu>,
     /// the bundle, when the model is one
@@ -145,17 +145,16 @@ impl Opened {
             Weights::open_as(path, tamp_engine::residency(settings)).map_err(|e| named(e.into(), path))?;
         undo_layouts(&mut weights, rung);
         let bundle = trust(ctx, &weights, path)?;
-        let tokenizer = tokenize::tokenizer(&weights).map_err(|e| named(e, path))?;
         let threads = if threads == 0 { super::cores() } else { threads };
         let device = Arc::new(Cpu::new(Arc::new(Pool::new(threads, true)), rung));
-        Ok(Self { weights, tokenizer: Arc::new(tokenizer), device, bundle })
+        Ok(Self { weights, device, bundle })
     }
 }
 
 fn open(ctx: &Ctx, path: &Path, settings: Settings) -> Done<Loaded> {
     let start = Instant::now();
     let options = EngineOptions::read(&settings)?;
-    let Opened { weights, tokenizer, device, bundle } = Opened::new(ctx, path, &settings, options.threads)?;
+    let Opened { weights, device, bundle } = Opened::new(ctx, path, &settings, options.threads)?;
     let template = tamp_text::template_of(&weights.meta).map(str::to_string);
     let pool = device.pool().clone();
     let clock = Arc::new(SystemClock::default());
@@ -163,12 +162,29 @@ fn open(ctx: &Ctx, path: &Path, settings: Settings) -> Done<Loaded> {
     let mut bar = (weights.file_bytes() > 300 << 20).then(|| ctx.ui.bytes("loading", 0));
     let begun = Instant::now();
     let mut repacked = begun;
-    let engine = Engine::load(&weights, device, tokenizer, &settings, options, clock, &mut |done, total| {
+    let mut progress = |done, total| {
         repacked = Instant::now();
         if let Some(bar) = &mut bar {
             bar.set_total(total);
             bar.at(done);
         }
+    };
+    let stood = Cell::new(begun);
+    let engine = thread::scope(|scope| {
+        // A third of the time that packing a small model takes, which does not keep every worker busy all the time.
+        let making = thread::Builder::new().spawn_scoped(scope, || {
+            tamp_os::cpu::unpin();
+            tokenize::tokenizer(&weights)
+        });
+        let tokenizer = || {
+            let made = match making {
+                Ok(t) => t.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_) => tokenize::tokenizer(&weights),
+            };
+            stood.set(Instant::now());
+            Ok(Arc::new(made?))
+        };
+        Engine::load(&weights, device, tokenizer, &settings, options, clock, &mut progress)
     })
     .map_err(|e| named(e.into(), path))?;
     drop(bar);
@@ -176,7 +192,7 @@ fn open(ctx: &Ctx, path: &Path, settings: Settings) -> Done<Loaded> {
     let times = LoadTimes {
         load_ms: ms(start.elapsed()),
         repack_ms: ms(repacked - begun),
-        plan_ms: ms(repacked.elapsed()),
+        plan_ms: ms(stood.get().elapsed()),
         ..LoadTimes::default()
     }
     .counted(engine.model().made());

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use serde_json::json;
+use tamp_engine::EngineError;
 use tamp_text::{Bytes, Special, Tokenizer};
 use tamp_weights::Weights;
 
@@ -51,7 +52,7 @@ fn text(a: &TokenizeArgs) -> Done<String> {
 }
 
 /// The tokenizer that came with the weights: the metadata's, else the `tokenizer.json` beside or inside them.
-pub fn tokenizer(weights: &Weights) -> Done<Tokenizer> {
+pub fn tokenizer(weights: &Weights) -> Result<Tokenizer, EngineError> {
     if let Some(b) = weights.bundle()
         && b.tokenizer_form() == COMPILED
         && let Some(span) = b.section("tokenizer")

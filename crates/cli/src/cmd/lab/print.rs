@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tamp_lab::check::Shown;
 use tamp_lab::ledger::{Body, Row};
+use tamp_lab::program::{Closed, Line};
+use tamp_lab::queue::{Entry, Missing, State};
 use tamp_lab::spec::Frozen;
 use tamp_lab::verdict::Decision;
 use tamp_lab::why::Known;
@@ -175,4 +177,85 @@ pub fn known(all: &[Known], tag: &str) {
 
 fn named_or_none(candidate: &str) -> String {
     if candidate.is_empty() { String::new() } else { named(candidate) }
+}
+
+/// The order and where each stands; with `audit` only what the ledger already answers.
+pub fn queue(ctx: &Ctx, all: &[Entry], audit: bool) -> Done {
+    if ctx.json {
+        return ctx.json(&json!({ "kind": "tamp.lab.queue", "v": 1, "queue": all }));
+    }
+    let mut said = 0;
+    for (n, e) in all.iter().enumerate() {
+        let (word, why) = match &e.state {
+            State::Ready => ("ready", String::new()),
+            State::Answered { row, why } => ("answered", format!("{why}; row {}", &row[..12])),
+            State::Blocked { by } => (
+                "blocked",
+                by.iter().map(|b| format!("{:?}: {}", b.kind, b.needs)).collect::<Vec<_>>().join("; "),
+            ),
+            State::Waits { why } => ("waits", why.clone()),
+            State::Closed { why } => ("closed", why.clone()),
+        };
+        if audit && !matches!(e.state, State::Answered { .. }) {
+            continue;
+        }
+        said += 1;
+        say!("{:>2}. {word:<8} {}  {}", n + 1, &e.id[..12], e.title);
+        say!("      {}", e.rank);
+        if !why.is_empty() {
+            say!("      {why}");
+        }
+    }
+    if said == 0 {
+        say!("{}", if audit { "the ledger answers none of these" } else { "the queue is empty" });
+    }
+    Ok(())
+}
+
+/// What is missing, and who waits for it.
+pub fn blockers(ctx: &Ctx, all: &[Missing]) -> Done {
+    if ctx.json {
+        return ctx.json(&json!({ "kind": "tamp.lab.blockers", "v": 1, "blockers": all }));
+    }
+    if all.is_empty() {
+        say!("nothing is missing");
+    }
+    for m in all {
+        say!("{:?}: {}", m.kind, m.needs);
+        for title in &m.blocks {
+            say!("    blocks  {title}");
+        }
+        for title in &m.behind {
+            say!("    behind  {title}");
+        }
+    }
+    Ok(())
+}
+
+/// How a program ended.
+pub fn summary(ctx: &Ctx, c: &Closed) -> Done {
+    let s = &c.summary;
+    if ctx.json {
+        return ctx.json(&json!({ "kind": "tamp.lab.program", "v": 1, "row": c.row, "summary": s }));
+    }
+    say!("{}{}", s.title, if c.before { " (closed before; --again opens it anew)" } else { "" });
+    let part = |name: &str, lines: &[Line]| {
+        for l in lines {
+            let verdict = l.verdict.map_or(name, |v| v.word());
+            say!("  {verdict:<14} {}{}", l.title, named_or_none(&l.candidate));
+            say!("                 {}", l.why);
+        }
+    };
+    part("retained", &s.retained);
+    part("rejected", &s.rejected);
+    part("blocked", &s.blocked);
+    part("undecided", &s.undecided);
+    part("closed", &s.closed);
+    part("waiting", &s.waiting);
+    part("cited", &s.cited);
+    for (word, list) in [("tooling kept", &s.tooling_kept), ("next", &s.next)] {
+        list.iter().for_each(|l| say!("  {word:<14} {l}"));
+    }
+    say!("  row {}", &c.row[..12]);
+    Ok(())
 }
