@@ -220,8 +220,11 @@ pub struct Summary {
     pub next: Vec<String>,
 }
 
+/// Row of the last opening, the revision pinned there, and the closing row with its summary.
+type Opening = (u64, Option<String>, Option<(String, Summary)>);
+
 /// What a program's ledger rows say of it: the last opening, and the summary if it was closed since.
-fn last(rows: &[Row], id: &str) -> Option<(u64, Option<String>, Option<(String, Summary)>)> {
+fn last(rows: &[Row], id: &str) -> Option<Opening> {
     let mut found = None;
     for row in rows {
         let Body::Program { program, value, what, .. } = &row.body else { continue };
