@@ -590,4 +590,38 @@ predicted = "1.12 at best"
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(Index::open(&ledger), Err(LedgerError::Tampered(..))));
     }
+
+    /// A ledger of `n` rows, half of them verdicts with their questions, written at once.
+    fn long(dir: &std::path::Path, n: u64) -> Ledger {
+        let ledger = Ledger::at(dir);
+        let (mut text, mut prev) = (Vec::new(), "0".repeat(64));
+        for i in 0..n {
+            let s = spec(&format!("idea {}", i / 2), 0.5, "");
+            let body = if i % 2 == 0 { opened(&s, "f.toml") } else { decided(&s, 0, Verdict::Reject) };
+            let mut r = serde_json::to_value(Row { prev, ..row(i, body) }).unwrap();
+            r.as_object_mut().unwrap().remove("hash");
+            prev = hash(&r);
+            r["hash"] = prev.clone().into();
+            text.extend(serde_json_canonicalizer::to_vec(&r).unwrap());
+            text.push(b'\n');
+        }
+        std::fs::write(ledger.path(), text).unwrap();
+        ledger
+    }
+
+    #[test]
+    fn a_word_is_found_in_ten_thousand_rows_without_verifying_them_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = long(dir.path(), 10_000);
+        let look = || {
+            let start = std::time::Instant::now();
+            let found = Index::open(&ledger).unwrap().look_up("idea 4321", &mut |_| String::new());
+            assert_eq!(found.len(), 1);
+            start.elapsed()
+        };
+        let first = look();
+        let next = (0..5).map(|_| look()).min().unwrap();
+        println!("first {first:?}, then {next:?}");
+        assert!(next * 4 < first, "the index saves nothing: {first:?}, then {next:?}");
+    }
 }

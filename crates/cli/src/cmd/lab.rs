@@ -4,6 +4,7 @@
 mod live;
 mod print;
 mod template;
+mod today;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -254,7 +255,8 @@ fn look_up(ctx: &Ctx, home: &Home, tag: &str) -> Done {
     let index = why::Index::open(&home.ledger)?;
     let stop = Arc::new(AtomicBool::new(false));
     let known = with_bench(home, None, &stop, false, |bench| {
-        Ok(index.look_up(tag, &mut |name| bench.dependency(name)))
+        let mut today = today::Today::open(ctx, &home.cache);
+        Ok(index.look_up(tag, &mut |name| today.of(name).unwrap_or_else(|| bench.dependency(name))))
     })?;
     if ctx.json {
         return ctx.json(&json!({ "kind": "tamp.lab.why", "v": 1, "known": known }));

@@ -40,6 +40,14 @@ pub fn run(ctx: &Ctx, a: &TechniquesArgs) -> Done {
     Ok(())
 }
 
+/// The card called `name`, as `tamp techniques NAME --json` prints it; nothing when it is not exactly one.
+pub fn one(name: &str) -> Option<Value> {
+    let rooms = tamp_engine::rooms();
+    let chosen = choose(&rooms, Some(name)).ok()?;
+    let [(room, card)] = chosen[..] else { return None };
+    Some(as_json(room.name, card))
+}
+
 type Pick<'a> = (&'a Room, &'static Card);
 
 /// All cards, or those called `name` or `room.name`, or those of the room `name`.
