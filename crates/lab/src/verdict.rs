@@ -128,7 +128,7 @@ pub struct Decision {
     pub voided: usize,
     /// share of the read ceiling, median: control, candidate
     pub ceiling: Option<[f64; 2]>,
-    /// predicted ÷ measured ratio of the expected metric
+    /// the ratio that was predicted before measuring
     pub predicted: f64,
 }
 

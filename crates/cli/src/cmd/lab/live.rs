@@ -43,10 +43,13 @@ impl Live {
             Event::Look(d) => {
                 if let Some(e) = d.estimates.get(&self.metric) {
                     let (name, metric, percent) = (&d.candidate, &self.metric, 100.0 * (1.0 - d.level));
-                    note(format_args!(
-                        "{name}: {} pairs, {metric} × {:.4} ({:.4}–{:.4}, {percent:.1} %)",
-                        d.pairs, e.ratio, e.low, e.high
-                    ));
+                    // The first looks are held to so small a level that they may say nothing yet.
+                    let interval = if e.high < 10.0 * e.low {
+                        format!("{:.4}–{:.4}, {percent:.1} %", e.low, e.high)
+                    } else {
+                        "too early for an interval".into()
+                    };
+                    note(format_args!("{name}: {} pairs, {metric} × {:.4} ({interval})", d.pairs, e.ratio));
                 }
             }
         }

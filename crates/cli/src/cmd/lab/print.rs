@@ -128,7 +128,13 @@ fn decision(spec: &Frozen, row: &Row, d: &Decision) {
     }
     checks("manipulation", &d.manipulation);
     checks("invariant", &d.invariants);
-    checks("gate", &d.gates);
+    let (success, kill) = d.gates.split_at(spec.spec.success.len().min(d.gates.len()));
+    checks("gate", success);
+    for k in kill {
+        // A kill gate that holds is the bad news.
+        let mark = if k.pass { "✗ holds" } else { "✓ does not hold" };
+        say!("  kill gate     {mark}: {} {} (seen: {})", k.name, k.want, k.seen);
+    }
     for e in &d.engaged {
         say!(
             "  engaged       {}: asked {}, declined {}, acted {}",

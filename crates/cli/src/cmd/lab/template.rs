@@ -1,8 +1,9 @@
 //! `tamp lab new`: a spec that asks for what is missing.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tamp_lab::spec::Frozen;
 
 use crate::args::LabNewArgs;
@@ -33,6 +34,25 @@ pub fn write(ctx: &Ctx, a: &LabNewArgs) -> Done {
         say!("fill in what it asks for, then: tamp lab run {}", path.display());
     }
     Ok(())
+}
+
+/// Paths of the plan that the tried words move, seen by asking for both plans; none when the model is not here.
+fn moved(a: &LabNewArgs, uses: &[&String], sets: &[&String]) -> Vec<String> {
+    let plan = |words: &[(&str, &&String)]| -> Option<Value> {
+        let mut c = Command::new(std::env::current_exe().ok()?);
+        c.args(["explain", &a.model, "--json"]).stdin(Stdio::null());
+        words.iter().for_each(|(flag, word)| {
+            c.args([flag, word.as_str()]);
+        });
+        let out = c.output().ok().filter(|o| o.status.success())?;
+        let line = String::from_utf8_lossy(&out.stdout).lines().last()?.to_string();
+        Some(serde_json::from_str::<Value>(&line).ok()?["plan"].clone())
+    };
+    let words: Vec<(&str, &&String)> =
+        uses.iter().map(|u| ("--use", u)).chain(sets.iter().map(|s| ("--set", s))).collect();
+    let (Some(control), Some(candidate)) = (plan(&[]), plan(&words)) else { return Vec::new() };
+    let paths = tamp_lab::observe::differences(&control, &candidate, "plan");
+    paths.into_iter().filter(|p| p != "plan.hash" && !p.starts_with("plan.memory")).collect()
 }
 
 fn text(a: &LabNewArgs) -> Done<String> {
@@ -67,6 +87,9 @@ confidence = 0.5           # before measuring
 assumptions = 1            # what must hold beside the mechanism
 revert = "flag"            # flag, delete, revert
 depends = ["machine", "model", "crate:kernels", "crate:engine"]
+
+# Paths of the plan that may differ between the arms; anything else that does voids the run. `tamp explain` shows the plan.
+differs = {differs}
 
 [expected]                 # say it before you measure; the report lays it beside what was measured
 metric = {metric}
@@ -118,6 +141,7 @@ value = 1.0
         metric = quote(&a.metric),
         uses = list(&uses),
         sets = list(&sets),
+        differs = list(&moved(a, &uses, &sets).iter().collect::<Vec<_>>()),
         model = quote(&a.model),
     ))
 }
