@@ -167,12 +167,20 @@ impl Spawner<'_> {
     }
 
     /// What a foreign engine is asked: the contract, with its prompts as token ids.
-    fn asked(&mut self, spec: &Frozen, arm: &Arm, name: &str, model: PathBuf) -> Result<Ask, String> {
+    fn asked(
+        &mut self,
+        spec: &Frozen,
+        arm: &Arm,
+        scout: bool,
+        name: &str,
+        model: PathBuf,
+    ) -> Result<Ask, String> {
         let c = &spec.spec.contract;
+        let chosen = chosen(&spec.spec, scout);
         let cut = c.prompt_tokens.map(|n| n.to_string());
-        let key = format!("{name} {} {cut:?}", c.prompts.join(","));
+        let key = format!("{name} {} {cut:?}", chosen.join(","));
         if !self.known.prompts.contains_key(&key) {
-            let names = c.prompts.join(",");
+            let names = chosen.join(",");
             let mut words = vec!["bench", "prompts", name, "--prompts", &names, "--json"];
             words.extend(cut.iter().flat_map(|n| ["--prompt-tokens", n.as_str()]));
             let all = self.ask(&words)?;
@@ -181,12 +189,12 @@ impl Spawner<'_> {
                     .map_err(|e| format!("prompt {p}: {e}"))?;
                 Ok(Prompt::new(p.clone(), ids, all["texts"][p].as_str().unwrap_or_default()))
             };
-            let list = c.prompts.iter().map(prompt).collect::<Result<Vec<_>, String>>()?;
+            let list = chosen.iter().map(prompt).collect::<Result<Vec<_>, String>>()?;
             self.known.prompts.insert(key.clone(), list);
         }
         let prompts = self.known.prompts[&key].clone();
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
-        let repeats = c.repeats.unwrap_or(1).max(1) as usize;
+        let repeats = if scout { 1 } else { c.repeats.unwrap_or(1).max(1) as usize };
         Ok(Ask {
             model,
             prompts: std::iter::repeat_n(prompts, repeats).flatten().collect(),
@@ -204,7 +212,7 @@ impl Spawner<'_> {
         let (path, hash) = self.model(&name)?;
         record.model = hash;
         if let Some(engine) = &arm.engine {
-            let ask = self.asked(spec, arm, &name, path)?;
+            let ask = self.asked(spec, arm, at.stage == Stage::Scout, &name, path)?;
             record.argv = vec![format!("engine {engine}")];
             let sample = self.others.foreign(engine, &ask)?;
             record.exit = Some(0);
@@ -406,15 +414,21 @@ fn gate(spec: &Frozen) -> Gate {
     Gate { foreign_cpu: spec.spec.design.foreign_cpu.unwrap_or(usual.foreign_cpu), ..usual }
 }
 
-/// The words of `tamp bench sample` for an arm. A scout runs the quality prompts too, and no ceiling probe.
-fn words(spec: &Spec, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
-    let c = &spec.contract;
-    let mut prompts = c.prompts.clone();
+/// The prompts of the contract; a scout is also given those that show what the text is like.
+fn chosen(spec: &Spec, scout: bool) -> Vec<String> {
+    let mut prompts = spec.contract.prompts.clone();
     if scout {
         let usual = || ["short", "long"].map(String::from).to_vec();
         let rollout = spec.quality.rollout.clone().unwrap_or_else(usual);
-        prompts.extend(rollout.into_iter().filter(|p| !c.prompts.contains(p)));
+        prompts.extend(rollout.into_iter().filter(|p| !spec.contract.prompts.contains(p)));
     }
+    prompts
+}
+
+/// The words of `tamp bench sample` for an arm. A scout runs the quality prompts too, and no ceiling probe.
+fn words(spec: &Spec, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
+    let c = &spec.contract;
+    let prompts = chosen(spec, scout);
     let mut w: Vec<String> = ["bench", "sample", model, "--json"].map(String::from).to_vec();
     let mut pair = |flag: &str, value: String| w.extend([flag.to_string(), value]);
     pair("--prompts", prompts.join(","));

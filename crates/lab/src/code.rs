@@ -54,7 +54,8 @@ pub fn cargo(source: &Path, target: &Path, say: &mut dyn FnMut(&str)) -> Result<
     if !status.success() {
         return Err(last.join("\n"));
     }
-    Ok(target.join("release").join(format!("tamp{}", std::env::consts::EXE_SUFFIX)))
+    let built = ["tamp", "tamp.exe"].map(|name| target.join("release").join(name));
+    built.into_iter().find(|p| p.is_file()).ok_or_else(|| "cargo built no program".to_string())
 }
 
 /// The repository that arms are built from.

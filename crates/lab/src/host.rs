@@ -35,7 +35,9 @@ impl Host {
             cpu: field(&text("/proc/cpuinfo"), "model name").unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             memory_gb: (kb.unwrap_or(0) as f64 * 1024.0 / 1e9).round() as u64,
-            kernel: format!("{} {}", std::env::consts::OS, text("/proc/sys/kernel/osrelease").trim()),
+            kernel: [text("/proc/sys/kernel/ostype"), text("/proc/sys/kernel/osrelease")]
+                .map(|t| t.trim().to_string())
+                .join(" "),
             governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").trim().to_string(),
         }
     }

@@ -1,5 +1,6 @@
 //! A queue runs in its order and survives stops and kills; code candidates are kept or gone; the files under `lab/` are
 //! what the program reads.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 
 mod common;
 

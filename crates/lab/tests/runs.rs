@@ -1,4 +1,5 @@
 //! A run can be disturbed, stopped and killed, and its answers are found again.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 
 mod common;
 

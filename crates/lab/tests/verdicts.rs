@@ -1,4 +1,5 @@
 //! Every way in which a candidate can be broken ends in its own verdict, each time, and for its own reason.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 
 mod common;
 

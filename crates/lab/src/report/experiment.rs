@@ -183,7 +183,7 @@ fn question(e: &Experiment<'_>) -> Raw {
         };
         put(
             "Claim",
-            html!("{}, confidence {}, {} assumptions", kind, format!("{:.2}", s.confidence), s.assumptions),
+            html!("{}, confidence {}, assumptions {}", kind, format!("{:.2}", s.confidence), s.assumptions),
         );
         put("Contract", contract(s));
     }

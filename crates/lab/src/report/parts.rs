@@ -199,12 +199,14 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
     };
     group("Engaged: did the mechanism run", d.engaged.iter().map(engaged).collect());
     if let Some(x) = &d.drift {
+        // Over the run: a slope of less than a minute says nothing about an hour.
+        let over = |per_hour: f64| 100.0 * ((1.0 + per_hour).max(0.0).powf(x.hours) - 1.0);
         let trend = x.controls.map_or("no trend to be had".to_string(), |t| {
             format!(
-                "controls {:+.1} % an hour ({:+.1} to {:+.1})",
-                100.0 * t.per_hour,
-                100.0 * t.low,
-                100.0 * t.high
+                "controls {:+.1} % over the run ({:+.1} to {:+.1})",
+                over(t.per_hour),
+                over(t.low),
+                over(t.high)
             )
         });
         let mark = match x.state {

@@ -60,12 +60,17 @@ impl Row<'_> {
         all
     }
 
+    /// What the axis must hold. An interval of very few pairs may reach over many orders of magnitude; it is drawn as far
+    /// as leaves the rest readable, and written out beside.
     fn values(&self) -> Vec<f64> {
         let e = self.estimate;
-        let mut v = vec![1.0, e.ratio, e.low, e.high];
+        let mut v = vec![1.0, e.ratio];
         v.extend(&e.ratios);
         v.extend(self.floor.iter().flat_map(|f| [1.0 + f.floor, 1.0 / (1.0 + f.floor)]));
         v.extend(self.notes().iter().map(|n| n.at));
+        v.retain(|x| x.is_finite() && *x > 0.0);
+        let (lo, hi) = v.iter().fold((1.0f64, 1.0f64), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+        v.extend([e.low.max(lo / 1.5), e.high.min(hi * 1.5)]);
         v.retain(|x| x.is_finite() && *x > 0.0);
         v
     }
@@ -216,4 +221,45 @@ pub fn small(id: String, e: &Estimate, floor: Option<&Floor>) -> Raw {
         &format!("ratio {}", interval(e.ratio, e.low, e.high)),
         "on an axis from half to double, 1 in the middle",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{Direction, Measured, Slot, paired};
+
+    fn estimate(candidate: f64, level: f64) -> Estimate {
+        let value = |block: usize, position: usize, arm: usize| {
+            let noise = 1.0 + 0.02 * ((7 * block + 3 * position) % 5) as f64;
+            Measured {
+                slot: Slot { block, position, arm },
+                value: if arm == 1 { 100.0 * candidate * noise } else { 100.0 * noise },
+            }
+        };
+        let orders = [[0, 1, 1, 0], [1, 0, 0, 1]];
+        let all: Vec<Measured> =
+            (0..2).flat_map(|b| (0..4).map(move |p| value(b, p, orders[b][p]))).collect();
+        paired::estimate(&all, 0, 1, Direction::Up, level, 1).unwrap()
+    }
+
+    #[test]
+    fn an_interval_without_end_leaves_the_pairs_readable() {
+        let e = estimate(1.1, 1e-9);
+        assert!(e.high / e.low > 1e6, "{e:?}");
+        let row = Row {
+            metric: "decode_tok_s",
+            estimate: &e,
+            floor: None,
+            success: &[],
+            kill: &[],
+            predicted: None,
+            arm: 1,
+        };
+        let v = row.values();
+        let (lo, hi) = v.iter().fold((1.0f64, 1.0f64), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+        assert!(hi / lo < 4.0, "{lo} {hi}");
+        let drawn = svg("x".into(), &[row], 720.0).unwrap();
+        assert_eq!(drawn.text().matches("class=\"pair a1\"").count(), e.ratios.len());
+        assert!(drawn.text().contains("> 10\u{202f}000)") || drawn.text().contains("&gt; 10\u{202f}000)"));
+    }
 }

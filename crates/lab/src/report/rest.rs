@@ -51,13 +51,10 @@ fn program(book: &Book<'_>, id: &str, rows: &[&Row]) -> Raw {
     };
     let summary = of("closed").map_or_else(
         || Raw::of("<p class=\"note\">Not closed yet.</p>"),
-        |(r, v)| html!("<h4>Closed {} UTC</h4>{}", utc(r.at_ms), fields(v, 0)),
+        |(r, v)| html!("<h4>Closed {} UTC</h4>{}", utc(r.at_ms), fields(book, v, 0)),
     );
-    let base = if field("baseline").is_empty() {
-        Raw::new()
-    } else {
-        html!(" · baseline {}", code(field("baseline")))
-    };
+    let revision = if field("pinned").is_empty() { field("baseline") } else { field("pinned") };
+    let base = if revision.is_empty() { Raw::new() } else { html!(" · baseline {}", code(revision)) };
     let when = opened.map_or_else(String::new, |(r, _)| format!("opened {} UTC", utc(r.at_ms)));
     let said: Raw = rows.iter().map(|r| remarks(book.remarks(&r.hash))).collect();
     html!(
@@ -80,22 +77,31 @@ fn rank(e: &Experiment<'_>) -> u32 {
     }
 }
 
-/// Any JSON as a list to read. Nesting deeper than a few levels is shown as it is written.
-fn fields(v: &Value, depth: usize) -> Raw {
+/// Any JSON as a list to read; a line of a summary as a link to its question. Nesting deeper than a few levels is shown
+/// as it is written.
+fn fields(book: &Book<'_>, v: &Value, depth: usize) -> Raw {
+    let text = |k: &str| v[k].as_str().unwrap_or_default();
     match v {
+        Value::Object(o) if depth > 0 && o.contains_key("spec") && o.contains_key("title") => {
+            let on_page = book.experiments.iter().find(|e| e.id == text("spec"));
+            let title = on_page.map_or_else(
+                || html!("{}", text("title")),
+                |e| html!("<a href=\"#{}\">{}</a>", e.anchor, text("title")),
+            );
+            html!("{} {} <span class=\"dim\">{}</span>", title, text("candidate"), text("why"))
+        }
         Value::Object(o) if depth < 4 => {
-            let rows: Raw = o
-                .iter()
-                .filter(|(k, _)| depth > 0 || !matches!(k.as_str(), "kind" | "v"))
-                .map(|(k, v)| html!("<dt>{}</dt><dd>{}</dd>", k.replace('_', " "), fields(v, depth + 1)))
-                .collect();
-            html!("<dl class=\"plain\">{}</dl>", rows)
+            let shown = o.iter().filter(|(k, _)| depth > 0 || !matches!(k.as_str(), "kind" | "v"));
+            let row = |(k, v): (&String, &Value)| {
+                html!("<dt>{}</dt><dd>{}</dd>", k.replace('_', " "), fields(book, v, depth + 1))
+            };
+            html!("<dl class=\"plain\">{}</dl>", shown.map(row).collect::<Raw>())
         }
         Value::Array(a) if a.is_empty() => Raw::of("<span class=\"dim\">none</span>"),
-        Value::Array(a) if depth < 4 => html!(
-            "<ul>{}</ul>",
-            a.iter().map(|v| html!("<li>{}</li>", fields(v, depth + 1))).collect::<Raw>()
-        ),
+        Value::Array(a) if depth < 4 => {
+            let items: Raw = a.iter().map(|v| html!("<li>{}</li>", fields(book, v, depth + 1))).collect();
+            html!("<ul>{}</ul>", items)
+        }
         Value::String(s) => html!("{}", s),
         Value::Null => Raw::of("<span class=\"dim\">none</span>"),
         other => html!("{}", other.to_string()),

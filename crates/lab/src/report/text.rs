@@ -171,6 +171,13 @@ pub fn ratio(x: f64, within: f64) -> String {
     if !x.is_finite() {
         return "–".into();
     }
+    // Ends of intervals that very few pairs leave open.
+    if x > 1e4 {
+        return "> 10\u{202f}000".into();
+    }
+    if x < 1e-3 {
+        return "< 0.001".into();
+    }
     if x >= 100.0 {
         return number(x);
     }

@@ -1,4 +1,5 @@
 //! A machine whose truth is known: processes take simulated time, so a whole experiment runs in milliseconds.
+#![allow(clippy::unwrap_used)] // a helper of a test is a test
 #![allow(dead_code)]
 
 use std::cell::Cell;

@@ -455,7 +455,8 @@ pub fn ledger(folder: &Path) -> (Vec<Row>, u64) {
         what: what.into(),
         file: "lab/programs/field-report-1.toml".into(),
     };
-    l.add(m.now, program("opened", json!({"kind": "tamp.lab.program", "v": 1, "title": "The first field report, asked again", "question": "Which of its seven queue entries hold on a machine like this one?", "baseline": "2aad6dc41f0e9b7755aa10cc3e0a2dd61bb0c3f2"}))).unwrap();
+    l.add(m.now, program("opened", json!({"kind": "tamp.lab.program", "v": 1, "title": "The first field report, asked again", "question": "Which of its seven queue entries hold on a machine like this one?", "baseline": "HEAD", "pinned": "2aad6dc41f0e9b7755aa10cc3e0a2dd61bb0c3f2"}))).unwrap();
+    let mut waiting = Vec::new();
     for (kind, title, needs) in [
         (
             "contract",
@@ -475,9 +476,10 @@ pub fn ledger(folder: &Path) -> (Vec<Row>, u64) {
             1.5,
             &format!("blocked = [{{ kind = \"{kind}\", needs = \"{needs}\" }}]"),
         );
-        run(folder, &mut m, &text, Some(&blake3_of("program")));
+        let asked = run(folder, &mut m, &text, Some(&blake3_of("program")));
+        waiting.push(json!({ "file": "simulated.toml", "spec": asked.id, "title": title, "why": needs }));
     }
-    l.add(m.now, program("closed", json!({"retained": [], "rejected": [], "blocked": ["Two tokens for one pass of the trunk", "A draft head trained on the rows it is served", "The head on a second device"], "tooling_kept": ["the width table"], "not_rerun": [], "next": ["train the head on served rows"]}))).unwrap();
+    l.add(m.now, program("closed", json!({"retained": [], "rejected": [], "blocked": waiting, "tooling_kept": ["the width table"], "not_rerun": [], "next": ["train the head on served rows"]}))).unwrap();
     l.add(
         m.now,
         Body::External {
