@@ -121,7 +121,10 @@ pub fn identical(pair: Pair<'_>) -> bool {
     // Without a plan there is nothing to compare. Settings may be spelt differently for one plan.
     let (Some(pa), Some(pb)) = (&a.plan, &b.plan) else { return false };
     let plans = a.plan_hash == b.plan_hash || !differences(pa, pb, "plan").iter().any(|p| runs(p));
-    plans && (a.threads, &a.engine, &ra.binary, &ra.model) == (b.threads, &b.engine, &rb.binary, &rb.model)
+    let asked = a.requests.iter().map(|q| &q.prompt_hash).eq(b.requests.iter().map(|q| &q.prompt_hash));
+    let (program, other) =
+        ((a.threads, &a.engine, &ra.binary, &ra.model), (b.threads, &b.engine, &rb.binary, &rb.model));
+    plans && asked && program == other
 }
 
 /// Invariants other than token identity. With each, whether it is typed to block.
@@ -264,6 +267,8 @@ mod tests {
             })
         };
         assert!(!same(&plan(json!({"ctx": 128, "kv": {"pages": 9}}))));
+        // An experiment about the prompt runs one program twice, on purpose.
+        assert!(!same(&with("candidate", |r| r.samples[0].requests[0].prompt_hash = "cd".into())));
         // A default that is said aloud is the same plan under another hash.
         let chosen = json!({"ctx": 128, "kv": {"pages": 8}, "techniques": [{"name": "x", "from": "flag"}]});
         assert!(!same(&plan(chosen.clone())));

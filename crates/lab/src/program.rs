@@ -220,21 +220,28 @@ pub struct Summary {
     pub next: Vec<String>,
 }
 
-/// Row of the last opening, the revision pinned there, and the closing row with its summary.
-type Opening = (u64, Option<String>, Option<(String, Summary)>);
+/// What a program's ledger rows say of it.
+struct Standing {
+    /// place of the last opening
+    since: u64,
+    /// what its baseline meant then
+    pinned: Option<String>,
+    /// row and summary, when it was closed since
+    closed: Option<(String, Summary)>,
+}
 
-/// What a program's ledger rows say of it: the last opening, and the summary if it was closed since.
-fn last(rows: &[Row], id: &str) -> Option<Opening> {
-    let mut found = None;
+fn standing(rows: &[Row], id: &str) -> Option<Standing> {
+    let mut found: Option<Standing> = None;
     for row in rows {
         let Body::Program { program, value, what, .. } = &row.body else { continue };
         if program != id {
             continue;
         }
         if what == "opened" {
-            found = Some((row.n, value["pinned"].as_str().map(String::from), None));
-        } else if let (Some((_, _, closed)), Ok(s)) = (&mut found, Summary::deserialize(value)) {
-            *closed = Some((row.hash.clone(), s));
+            let pinned = value["pinned"].as_str().map(String::from);
+            found = Some(Standing { since: row.n, pinned, closed: None });
+        } else if let (Some(s), Ok(summary)) = (&mut found, Summary::deserialize(value)) {
+            s.closed = Some((row.hash.clone(), summary));
         }
     }
     found
@@ -299,11 +306,11 @@ impl Lab<'_> {
         each: &mut dyn FnMut(usize, &Frozen),
     ) -> Result<Closed, LabError> {
         let rows = self.ledger.rows()?;
-        let (since, pinned) = match last(&rows, &queue.id) {
-            Some((_, _, Some((row, summary)))) if !ask.again => {
+        let (since, pinned) = match standing(&rows, &queue.id) {
+            Some(Standing { closed: Some((row, summary)), .. }) if !ask.again => {
                 return Ok(Closed { row, summary, before: true });
             }
-            Some((since, pinned, None)) => (since, pinned),
+            Some(Standing { since, pinned, closed: None }) => (since, pinned),
             _ => self.open_program(queue, ask)?,
         };
         let folder = Path::new(&ask.file).parent().unwrap_or(Path::new("")).to_path_buf();

@@ -34,6 +34,9 @@ pub enum Wait {
     /// What it requires has no verdict yet.
     #[error("waits for {0}, which has no verdict yet")]
     Yet(String),
+    /// What it requires was not answered: blocked, void, or not measurable.
+    #[error("waits for {0}, which is {1}")]
+    Open(String, String),
     /// What it requires has another verdict.
     #[error("closed: {0} was to be {1} and is {2}")]
     Closed(String, &'static str, String),
@@ -101,7 +104,12 @@ pub fn ready(rows: &[Row], names: &Names, spec: &Frozen) -> Result<(), Wait> {
         }
         if !have.iter().any(|v| *v as usize == wanted) {
             let is: Vec<&str> = have.iter().map(|v| v.word()).collect();
-            return Err(Wait::Closed(who.into(), Verdict::NAMES[wanted], is.join(", ")));
+            // What says nothing of the idea may still be asked again.
+            let open = have.iter().any(|v| !v.answers());
+            return Err(match open {
+                true => Wait::Open(who.into(), is.join(", ")),
+                false => Wait::Closed(who.into(), Verdict::NAMES[wanted], is.join(", ")),
+            });
         }
     }
     Ok(())
@@ -361,6 +369,11 @@ pub(crate) mod tests {
         assert!(matches!(ready(&rows(bodies.clone()), &Names::new(), &then), Err(Wait::Closed(..))));
         bodies.push(decided(&first, 1, Verdict::Retain));
         assert_eq!(ready(&rows(bodies), &Names::new(), &then), Ok(()));
+        // What was not answered closes nothing.
+        for v in [Verdict::Block, Verdict::Void, Verdict::NotMeasurable] {
+            let rows = rows(vec![opened(&first, "f"), decided(&first, 0, v)]);
+            assert!(matches!(ready(&rows, &Names::new(), &then), Err(Wait::Open(..))), "{v}");
+        }
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Verdict {
         Verdict::NAMES.contains(&name)
     }
 
+    /// Whether it says something about the idea; the others may be asked again.
+    pub fn answers(self) -> bool {
+        !matches!(self, Verdict::Block | Verdict::NotMeasurable | Verdict::Void)
+    }
+
     /// As people read it.
     pub fn word(self) -> &'static str {
         ["retain", "reject", "revert", "block", "inconclusive", "not measurable", "not applicable", "void"]

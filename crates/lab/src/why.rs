@@ -146,27 +146,15 @@ fn moved(depends: &BTreeMap<String, String>, hash_of: &mut dyn FnMut(&str) -> St
     compared.into_iter().find(|(name, old)| hash_of(name) != **old).map(|(name, _)| name.clone())
 }
 
-/// Whether a verdict says something about the idea.
-fn answers(d: &Decision) -> bool {
-    matches!(
-        d.verdict,
-        Some(
-            Verdict::Retain
-                | Verdict::Reject
-                | Verdict::Revert
-                | Verdict::Inconclusive
-                | Verdict::NotApplicable
-        )
-    )
-}
-
 /// The row that answers `spec`, with a sentence; `hash_of` gives today's hash of a dependency.
 pub fn answer(rows: &[Row], spec: &Frozen, hash_of: &mut dyn FnMut(&str) -> String) -> Option<(Row, String)> {
     let book = Book::read(rows);
     let wanted = signature(&spec.value);
     let found = book.judged.iter().rev().find(|j| {
         let same = j.id == spec.id || signature(j.value) == wanted;
-        same && answers(j.decision) && book.superseded(j.row).is_none() && moved(j.depends, hash_of).is_none()
+        same && j.decision.verdict.is_some_and(Verdict::answers)
+            && book.superseded(j.row).is_none()
+            && moved(j.depends, hash_of).is_none()
     })?;
     let verdict = found.decision.verdict.map_or("open", Verdict::word);
     let which = if found.id == spec.id { "this question" } else { "the same question in other words" };

@@ -255,6 +255,16 @@ fn the_queue_runs_in_its_order_and_its_summary_is_made_of_the_verdicts() {
 }
 
 #[test]
+fn who_requires_something_blocked_waits_and_is_not_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = specs();
+    all.insert("after.toml".into(), question("after", 0.7, "requires = [\"far.toml retain\"]", ""));
+    let s = run(dir.path(), &mut Repo::new(1.2), &parsed(BAR, &all).unwrap()).unwrap().summary;
+    assert_eq!((titles(&s.waiting), titles(&s.closed)), (vec!["after"], vec![]));
+    assert!(s.waiting[0].why.contains("far.toml, which is block"), "{}", s.waiting[0].why);
+}
+
+#[test]
 fn what_the_ledger_answers_is_cited_by_its_row_and_serves_who_requires_it() {
     let dir = tempfile::tempdir().unwrap();
     let q = parsed(BAR, &specs()).unwrap();
