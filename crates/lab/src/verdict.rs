@@ -217,12 +217,8 @@ pub fn decide(e: Evidence<'_>) -> Decision {
     let (sc, st) = (of(control, true), of(candidate, true));
     let (cc, ct) = (of(control, false), of(candidate, false));
     // Before a block has run, the scouts are all there is to look at.
-    let counted = if ct.is_empty() {
-        Pair { control: &sc, candidate: &st }
-    } else {
-        Pair { control: &cc, candidate: &ct }
-    };
     let scouted = Pair { control: &sc, candidate: &st };
+    let counted = if ct.is_empty() { scouted } else { Pair { control: &cc, candidate: &ct } };
 
     could_run(&mut d, control, candidate, &[&sc, &st, &cc, &ct]);
     if d.verdict.is_none() {
@@ -488,9 +484,9 @@ fn show(g: &Gate, estimates: &Estimates) -> Shown {
         Stat::CiHigh => e.high,
         Stat::Median => e.ratio,
     });
-    let word = |v: serde_json::Value| v.as_str().unwrap_or_default().to_string();
-    let (stat, op) = (serde_json::to_value(g.stat), serde_json::to_value(g.op));
-    let (stat, op) = (word(stat.unwrap_or_default()), word(op.unwrap_or_default()));
+    let word = |v: Result<serde_json::Value, _>| v.ok().and_then(|v| v.as_str().map(String::from));
+    let (stat, op) = (word(serde_json::to_value(g.stat)), word(serde_json::to_value(g.op)));
+    let (stat, op) = (stat.unwrap_or_default(), op.unwrap_or_default());
     let value = g.value;
     Shown {
         name: format!("{stat} of {}", g.metric),
