@@ -10,6 +10,27 @@ use crate::count::{Acts, Work};
 /// `kind` of a [`Sample`].
 pub const SAMPLE: &str = "tamp.bench.sample";
 
+/// Names of the metrics of [`Sample::metrics`].
+pub const METRICS: &[&str] = &[
+    "decode_tok_s",
+    "e2e_tok_s",
+    "prefill_tok_s",
+    "ttft_ms",
+    "median_token_ms",
+    "p95_token_ms",
+    "p99_token_ms",
+    "load_ms",
+    "repack_ms",
+    "plan_ms",
+    "start_to_ready_ms",
+    "warm_ms",
+    "total_ms",
+    "bytes_per_token",
+    "ceiling_gb_s",
+    "ceiling_fraction",
+    "memory_peak_mb",
+];
+
 /// One process, one arm, one measured unit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {

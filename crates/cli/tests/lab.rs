@@ -88,16 +88,30 @@ fn verdict(r: &Ran) -> String {
 #[test]
 fn from_a_template_to_a_verdict_and_back_again() {
     let home = home();
-    let r = lab(home.path(), &["new", "smaller context", "--model", "m.gguf"]);
+    let r =
+        lab(home.path(), &["new", "smaller context", "--model", "m.gguf", "--try", "engine.core.chunk=64"]);
     assert_eq!(r.code, 0, "{}", r.err);
-    assert!(home.path().join("lab/specs/smaller-context.toml").is_file());
-    assert_eq!(lab(home.path(), &["new", "smaller context"]).code, 2, "a file that is there is left alone");
+    let written = std::fs::read_to_string(home.path().join("lab/specs/smaller-context.toml")).unwrap();
+    assert!(
+        written.contains("differs = [\"plan.chunk\"]") && written.contains("observable = \"plan.chunk\"")
+    );
+    let r = lab(home.path(), &["run", "lab/specs/smaller-context.toml"]);
+    assert!(r.code == 2 && r.err.contains("hypothesis still holds"), "{} {}", r.code, r.err);
+    assert_eq!(
+        lab(home.path(), &["new", "smaller context", "--model", "m.gguf", "--try", "engine.core.chunk=64"])
+            .code,
+        2,
+        "a file that is there is left alone"
+    );
 
     let file = spec(home.path(), "smaller", "args = [\"--ctx\", \"512\"]", CTX);
     let first = lab(home.path(), &["run", &file, "--json"]);
     // A ratio of 50 is not to be had, so it is rejected on any machine.
     assert_eq!(verdict(&first), "reject", "{}", first.out);
     let rows = std::fs::read_to_string(home.path().join("lab/ledger.jsonl")).unwrap();
+    let last = rows.lines().last().unwrap();
+    let row = serde_json::from_str::<Value>(last).unwrap()["hash"].as_str().unwrap().to_string();
+    assert_eq!(verdict(&lab(home.path(), &["show", &row[..12], "--json"])), "reject", "by the row's hash");
     let again = lab(home.path(), &["run", &file, "--json"]);
     assert!(again.err.contains("was answered") && again.err.contains("--again"), "{}", again.err);
     assert_eq!(std::fs::read_to_string(home.path().join("lab/ledger.jsonl")).unwrap(), rows);
@@ -179,9 +193,13 @@ fn wrong_words_are_one_sentence() {
     for (args, code, says) in [
         (&["run", "none.toml"][..], 3, "cannot read none.toml"),
         (&["run", "bad.toml"], 2, "titel"),
-        (&["show", "abc"], 2, "exactly one"),
+        (&["show", "abc"], 2, "exactly one must"),
         (&["replay", "abc"], 2, "begins with abc"),
         (&["new", "x", "--try", "nonsense"], 2, "nonsense"),
+        (&["new", "x"], 2, "--try is missing"),
+        (&["new", "x", "--try", "kv.codec=q8"], 2, "f16"),
+        (&["new", "x", "--try", "engine.core.chunck=64"], 2, "chunk"),
+        (&["new", "x", "--metric", "prefil", "--try", "engine.core.chunk=64"], 2, "prefill_tok_s"),
     ] {
         let r = lab(home.path(), args);
         assert_eq!(r.code, code, "{args:?}: {}", r.err);

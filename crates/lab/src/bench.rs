@@ -473,8 +473,11 @@ fn json_line(out: &[u8]) -> Option<Value> {
     text.lines().rev().find(|l| l.starts_with('{')).and_then(|l| serde_json::from_str(l).ok())
 }
 
+/// What a process said last: its own sentence rather than the hint after it.
 fn last_line(text: &str) -> String {
-    text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim().to_string()
+    let own = text.lines().rev().find_map(|l| l.strip_prefix("tamp: "));
+    let last = || text.lines().rev().find(|l| !l.trim().is_empty());
+    own.or_else(last).unwrap_or("it said nothing").trim().to_string()
 }
 
 /// blake3 of a file, hex.

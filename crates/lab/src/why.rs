@@ -67,11 +67,34 @@ pub struct Known {
     pub note: String,
 }
 
-/// Two specs ask the same when mechanism tags, contract and arms are the same, whatever their prose.
+/// Fields of a spec that are prose, or say when it may run; what is left is the question.
+const PROSE: &[&str] = &[
+    "title",
+    "lane",
+    "hypothesis",
+    "mechanism",
+    "change",
+    "tests",
+    "confidence",
+    "assumptions",
+    "revert",
+    "requires",
+    "blocked",
+    "prior",
+    "depends",
+    "on",
+];
+
+/// Two specs ask the same when everything but their prose is the same: tags, contract, arms, metric, gates, quality, design.
 pub fn signature(value: &Value) -> String {
-    let mut tags: Vec<String> =
-        value["tags"].as_array().into_iter().flatten().map(Value::to_string).collect();
-    tags.sort();
+    let mut asked = value.clone();
+    if let Some(o) = asked.as_object_mut() {
+        o.retain(|k, _| !PROSE.contains(&k.as_str()));
+    }
+    asked["expected"] = json!([value["expected"]["metric"], value["expected"]["direction"]]);
+    if let Some(tags) = asked["tags"].as_array_mut() {
+        tags.sort_by_key(Value::to_string);
+    }
     let unnamed = |v: &Value| {
         let mut v = v.clone();
         if let Some(o) = v.as_object_mut() {
@@ -79,9 +102,10 @@ pub fn signature(value: &Value) -> String {
         }
         v
     };
-    let arms: Vec<Value> =
-        ["control", "candidate", "candidates"].iter().map(|k| unnamed(&value[*k])).collect();
-    hash(&json!({ "tags": tags, "contract": value["contract"], "arms": arms }))
+    for arm in ["control", "candidate", "candidates"] {
+        asked[arm] = unnamed(&value[arm]);
+    }
+    hash(&asked)
 }
 
 /// A verdict with the question as it stood when it was opened for that attempt.

@@ -152,6 +152,10 @@ fn measure(ctx: &Ctx, home: &Home, a: &LabRunArgs) -> Done {
         return whole_program(ctx, home, a, &ask, &stop);
     }
     let spec = Frozen::read(&a.file)?;
+    if let Some(field) = template::untouched(&spec.spec) {
+        return Err(Fail::usage(format!("{}: {field} still holds the template's words", a.file.display()))
+            .hint("say what you believe before you measure"));
+    }
     note(format_args!("{}  {}", spec.short(), spec.spec.title));
     let _machine = alone(ctx, &stop)?;
     let outcome = with_bench(home, a.engines.as_deref(), &stop, true, |bench| {
@@ -248,7 +252,15 @@ fn specs(what: Option<&Path>) -> Done<Vec<(String, Frozen)>> {
         }
     }
     files.sort();
-    files.into_iter().map(|f| Ok((f.display().to_string(), Frozen::read(&f)?))).collect()
+    // One bad file must not hide the others.
+    let read = |f: PathBuf| match Frozen::read(&f) {
+        Ok(spec) => Some((f.display().to_string(), spec)),
+        Err(e) => {
+            note(e);
+            None
+        }
+    };
+    Ok(files.into_iter().filter_map(read).collect())
 }
 
 fn look_up(ctx: &Ctx, home: &Home, tag: &str) -> Done {

@@ -21,6 +21,8 @@ mod strip;
 mod svg;
 mod text;
 
+pub use text::date;
+
 use crate::ledger::Row;
 use crate::record::{Store, StoreError};
 

@@ -1,5 +1,7 @@
 //! What an experiment must say before it may be opened.
 
+use tamp_base::record::METRICS;
+
 use super::{Class, SPEC, Spec};
 
 impl Spec {
@@ -38,6 +40,13 @@ impl Spec {
             say(
                 !self.manipulation.is_empty(),
                 "there is no [[manipulation]]; name an observed fact that separates the arms",
+            )?;
+        }
+        let metrics = self.success.iter().chain(&self.kill).map(|g| &g.metric);
+        for metric in metrics.chain([&self.expected.metric]) {
+            say(
+                METRICS.contains(&metric.as_str()),
+                &format!("there is no metric {metric:?}; known: {}", METRICS.join(", ")),
             )?;
         }
         say(!self.invariant.is_empty(), "there is no [[invariant]]; name an observed fact that must hold")?;

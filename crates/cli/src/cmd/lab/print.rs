@@ -41,16 +41,35 @@ pub fn list(ctx: &Ctx, rows: &[Row]) -> Done {
         Body::Decided { spec, decision, .. } => Some((r, spec, decision)),
         _ => None,
     });
+    let superseded: Vec<&str> = rows
+        .iter()
+        .filter_map(|r| match &r.body {
+            Body::Superseded { of, .. } => Some(of.as_str()),
+            _ => None,
+        })
+        .collect();
     let mut all = Vec::new();
+    let mut said = 0;
     for (row, spec, d) in decided {
+        said += 1;
+        let gone = superseded.contains(&row.hash.as_str());
         let title = specs.get(spec).map_or("", |s| s.spec.title.as_str());
         let verdict = d.verdict.map_or("open", |v| v.word());
         if ctx.json {
             all.push(json!({ "row": row.hash, "spec": spec, "candidate": d.candidate, "title": title,
-                "verdict": d.verdict, "reason": d.reason }));
+                "verdict": d.verdict, "reason": d.reason, "superseded": gone }));
         } else {
-            say!("{}  {verdict:<14}  {title}{}", &spec[..12], named(&d.candidate));
+            let gone = if gone { "  (superseded)" } else { "" };
+            say!(
+                "{}  row {}  {verdict:<14}  {title}{}{gone}",
+                &spec[..12],
+                &row.hash[..12],
+                named(&d.candidate)
+            );
         }
+    }
+    if said == 0 && !ctx.json {
+        say!("no verdicts yet; begin with `tamp lab new`");
     }
     ctx.json(&json!({ "kind": "tamp.lab.list", "v": 1, "rows": all }))
 }
@@ -62,9 +81,13 @@ fn named(candidate: &str) -> String {
 /// The newest verdicts on a spec.
 pub fn show(ctx: &Ctx, rows: &[Row], id: &str) -> Done {
     let specs = opened(rows);
+    // A row's hash leads to its question.
+    let row = rows.iter().find(|r| id.len() >= 6 && r.hash.starts_with(id) && !subject(r).is_empty());
+    let id = row.map_or(id, subject);
     let mut fits = specs.iter().filter(|(s, _)| !id.is_empty() && s.starts_with(id));
     let (Some((id, spec)), None) = (fits.next(), fits.next()) else {
-        return Err(Fail::usage(format!("{id:?} is not the beginning of exactly one spec's id"))
+        let many = specs.keys().filter(|s| s.starts_with(id)).count();
+        return Err(Fail::usage(format!("{many} specs and no row begin with {id:?}; exactly one must"))
             .hint("`tamp lab list` shows them"));
     };
     let newest = rows.iter().filter_map(|r| match &r.body {
@@ -123,6 +146,13 @@ fn decision(spec: &Frozen, row: &Row, d: &Decision) {
     if let Some([a, b]) = d.ceiling {
         say!("  share of the read ceiling {:.2} → {:.2}", a, b);
     }
+    if let Some(loose) =
+        spec.spec.design.foreign_cpu.filter(|f| *f > tamp_lab::host::Gate::default().foreign_cpu)
+    {
+        say!(
+            "  beware: this spec lets other programs use {loose} of a core, so the figures may have been disturbed"
+        );
+    }
     if d.voided > 0 {
         say!("  {} blocks were disturbed and do not count", d.voided);
     }
@@ -165,9 +195,9 @@ pub fn known(all: &[Known], tag: &str) {
         say!("nothing is known under {tag:?}");
     }
     for k in all {
-        let days = k.at_ms / 86_400_000;
+        let day = tamp_lab::report::date(k.at_ms);
         let who = if k.external { "external, conditions differ" } else { &k.id[..k.id.len().min(12)] };
-        say!("{:<14} {}{}  ({who}, day {days})", k.verdict, k.title, named_or_none(&k.candidate));
+        say!("{:<14} {}{}  ({who}, {day})", k.verdict, k.title, named_or_none(&k.candidate));
         say!("    {}", k.reason);
         if !k.note.is_empty() {
             say!("    {}", k.note);

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tamp_lab::spec::Frozen;
+use tamp_base::card::Effect;
+use tamp_base::settings::Settings;
+use tamp_lab::spec::{Frozen, Spec};
 
 use crate::args::LabNewArgs;
 use crate::cmd::Ctx;
-use crate::fail::{At, Code, Done, Fail};
+use crate::fail::{At, Done, Fail};
 use crate::say;
 
 /// Writes it; a file that is there is left alone.
@@ -23,7 +25,7 @@ pub fn write(ctx: &Ctx, a: &LabNewArgs) -> Done {
     }
     let text = text(a)?;
     // What is written is what `run` takes: a template that is refused would be a trap.
-    Frozen::parse(&text, "the template").map_err(|e| Fail::new(Code::Other, e))?;
+    Frozen::parse(&text, "the template")?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).at("create", folder)?;
     }
@@ -34,6 +36,22 @@ pub fn write(ctx: &Ctx, a: &LabNewArgs) -> Done {
         say!("fill in what it asks for, then: tamp lab run {}", path.display());
     }
     Ok(())
+}
+
+/// What the template says where only its reader knows.
+const HYPOTHESIS: &str = "what you believe and what could turn out false";
+const MECHANISM: &str = "by what it would work";
+
+const IDENTICAL: &str = "name = \"tokens identical\"\npred = \"token_identity\"";
+const UNREBUILT: &str = "name = \"no plan is made while it is measured\"\nobservable = \"observed.plans_rebuilt\"\npred = \"== 0\"";
+
+/// The first field that was left as the template has it.
+pub fn untouched(spec: &Spec) -> Option<&'static str> {
+    match () {
+        () if spec.hypothesis == HYPOTHESIS => Some("hypothesis"),
+        () if spec.mechanism == MECHANISM => Some("mechanism"),
+        () => None,
+    }
 }
 
 /// Paths of the plan that the tried words move, seen by asking for both plans; none when the model is not here.
@@ -65,8 +83,32 @@ fn text(a: &LabNewArgs) -> Done<String> {
             "--try {bad:?} is not ROOM=NAME or KNOB=VALUE; see `tamp techniques`"
         )));
     }
+    if a.tries.is_empty() {
+        return Err(Fail::usage("--try is missing: name what the candidate does differently")
+            .hint("such as --try engine.core.chunk=512; `tamp techniques` lists rooms and names"));
+    }
     let uses: Vec<&String> = a.tries.iter().filter(is_use).collect();
     let sets: Vec<&String> = a.tries.iter().filter(|t| !is_use(t)).collect();
+    let mut words = Settings::default();
+    for u in &uses {
+        words.add_use(u, "--try")?;
+    }
+    for s in &sets {
+        words.add_set(s, "--try")?;
+    }
+    words.check(&rooms)?;
+    let chosen = |u: &&String| {
+        let (room, name) = u.split_once('=')?;
+        rooms.iter().find(|r| r.name == room)?.cards.iter().find(|c| c.name == name).map(|c| c.effect)
+    };
+    let lossy = uses.iter().filter_map(chosen).any(|e| e == Effect::Lossy);
+    let differs = moved(a, &uses, &sets);
+    // The fact itself where one is known; threads are not part of the plan.
+    let observable = match differs.first() {
+        Some(path) => path.clone(),
+        None if sets.iter().any(|s| s.contains(".threads=")) => "threads".into(),
+        None => "plan_hash".into(),
+    };
     let tags: Vec<String> = a.tries.iter().filter_map(|t| t.split('=').next()).map(String::from).collect();
     let tags = if tags.is_empty() { vec!["untagged".to_string()] } else { tags };
     let title = quote(&a.title);
@@ -79,8 +121,8 @@ kind = "tamp.lab.spec"
 v = 1
 title = {title}
 lane = "probe"             # shipping, publication, probe, microbench, infra
-hypothesis = "what you believe and what could turn out false"
-mechanism = "by what it would work"
+hypothesis = {hypothesis}
+mechanism = {mechanism}
 tags = {tags}
 change = "what differs between the arms, minimal"
 confidence = 0.5           # before measuring
@@ -111,16 +153,15 @@ temperature = 0
 seed = 1
 
 [[manipulation]]           # an observed fact that separates the arms; without it a lever that does nothing looks like "no effect"
-observable = "plan_hash"   # plan.…, observed.…, counter.CARD.acted, metric.…, threads
+observable = {observable}   # plan.…, observed.…, counter.CARD.acted, metric.…, threads
 candidate = "differs"
 
 [[invariant]]
-name = "tokens identical"
-pred = "token_identity"
+{invariant}
 
 [quality]
-class = "exact"            # exact, near-exact (max_flips), approximate
-
+class = "{class}"            # exact, near-exact (max_flips), approximate; short and long are always rolled out too
+{flips}
 [design]
 kind = "abba"
 pairs = [8, 24]            # fewest, most
@@ -141,7 +182,17 @@ value = 1.0
         metric = quote(&a.metric),
         uses = list(&uses),
         sets = list(&sets),
-        differs = list(&moved(a, &uses, &sets).iter().collect::<Vec<_>>()),
+        hypothesis = quote(HYPOTHESIS),
+        mechanism = quote(MECHANISM),
+        differs = list(&differs.iter().collect::<Vec<_>>()),
+        observable = quote(&observable),
+        invariant = if lossy { UNREBUILT } else { IDENTICAL },
+        class = if lossy { "near-exact" } else { "exact" },
+        flips = if lossy {
+            "max_flips = 0.5            # share of requests whose tokens may differ\n"
+        } else {
+            ""
+        },
         model = quote(&a.model),
     ))
 }
