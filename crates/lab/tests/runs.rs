@@ -182,6 +182,24 @@ fn every_decision_is_worked_out_again_bit_by_bit_and_a_changed_record_is_named()
     );
 }
 
+#[test]
+fn a_record_that_is_another_whole_record_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &mut Fake::new(1.1, 1), &spec(USUAL), false).unwrap();
+    let (ledger, store) = (Ledger::at(dir.path()), Store::new(dir.path()));
+    let rows = ledger.rows().unwrap();
+    let file = |wanted: &str| {
+        let found = rows.iter().find_map(|r| match &r.body {
+            Body::Measured { what, records, .. } if what == wanted => Some(records.clone()),
+            _ => None,
+        });
+        dir.path().join("records").join(format!("{}.json.gz", found.unwrap()))
+    };
+    std::fs::copy(file("block 1"), file("block 0")).unwrap();
+    let error = rows.iter().find_map(|r| replay(&rows, &store, r).err()).unwrap().to_string();
+    assert!(error.contains("does not hold what its name says"), "{error}");
+}
+
 const CHILD: &str = "TAMP_TEST_LAB_CHILD";
 
 /// Not a test of its own: the process that the next test kills.
