@@ -14,8 +14,8 @@ use serde_json::Value;
 use tamp_base::record::{SAMPLE, Sample};
 
 use crate::foreign::{Ask, Prompt};
-use crate::host::{Gate, Host, Quiet, Reading};
-use crate::record::{RUN, RunRecord, Stage};
+use crate::host::{Gate, Host, Reading};
+use crate::record::{RunRecord, Stage};
 use crate::spec::{Arm, Frozen, PROGRAM, Spec};
 
 /// How long a process may take when the contract does not say, seconds.
@@ -276,27 +276,9 @@ impl Bench for Spawner<'_> {
     }
 
     fn sample(&mut self, spec: &Frozen, arm: &Arm, at: At) -> RunRecord {
-        let mut r = RunRecord {
-            kind: RUN.into(),
-            v: 1,
-            spec: spec.id.clone(),
-            arm: arm.name.clone(),
-            stage: at.stage,
-            block: at.block,
-            position: at.position,
-            started_ms: self.now_ms(),
-            took_ms: 0.0,
-            argv: Vec::new(),
-            binary: String::new(),
-            model: String::new(),
-            host: self.host(),
-            quiet: Quiet::default(),
-            locked: self.locked,
-            exit: None,
-            failed: None,
-            stderr: String::new(),
-            samples: Vec::new(),
-        };
+        let empty = RunRecord::unstarted(&spec.id, &arm.name, self.host(), self.now_ms(), String::new());
+        let At { stage, block, position } = at;
+        let mut r = RunRecord { stage, block, position, locked: self.locked, failed: None, ..empty };
         let (before, start) = (Reading::now(), Instant::now());
         r.failed = self.measure(spec, arm, at, &mut r).err();
         if r.failed.is_some() {

@@ -24,7 +24,7 @@ use tamp_lab::spec::Frozen;
 use tamp_lab::{lock, report, stats, why};
 
 use crate::args::{LabArgs, LabBlockersArgs, LabCommand, LabCorrectArgs, LabQueueArgs, LabRunArgs};
-use crate::cmd::Ctx;
+use crate::cmd::{Ctx, machine};
 use crate::fail::{At, Code, Done, Fail};
 use crate::out::note;
 use crate::say;
@@ -126,15 +126,8 @@ fn with_bench<T>(
 
 /// Waits for the machine.
 fn alone(ctx: &Ctx, stop: &AtomicBool) -> Done<lock::MachineLock> {
-    let mut said = false;
-    let waiting = &mut |holder: Option<&lock::Holder>| {
-        if !std::mem::replace(&mut said, true) {
-            let who = holder.map_or("another process".to_string(), ToString::to_string);
-            note(format_args!("waiting: the machine is being measured by {who}"));
-        }
-        !stop.load(Ordering::Relaxed)
-    };
-    lock::take(&ctx.env.lock, "tamp lab run", waiting)?.ok_or_else(Fail::interrupted)
+    let stop = || stop.load(Ordering::Relaxed);
+    machine::wait_for(&ctx.env.lock, "tamp lab run", &stop)?.ok_or_else(Fail::interrupted)
 }
 
 fn measure(ctx: &Ctx, home: &Home, a: &LabRunArgs) -> Done {

@@ -1,5 +1,7 @@
 //! One measurement at a time on a machine: who holds its lock, and what a figure is worth without it.
 
+use std::path::Path;
+
 use tamp_lab::lock::{self, MachineLock, Tried};
 
 use crate::cmd::Ctx;
@@ -22,14 +24,7 @@ pub fn hold(ctx: &mut Ctx, wait: bool) -> Done<Option<MachineLock>> {
     }
     let command = command();
     if wait {
-        let mut said = false;
-        let taken = lock::take(path, &command, &mut |holder| {
-            if !std::mem::replace(&mut said, true) {
-                let who = holder.map_or("another process".to_string(), ToString::to_string);
-                note(format_args!("waiting: the machine is being measured by {who}"));
-            }
-            true
-        })?;
+        let taken = wait_for(path, &command, &|| false)?;
         ctx.decision_grade = taken.is_some();
         return Ok(taken);
     }
@@ -51,6 +46,18 @@ pub fn hold(ctx: &mut Ctx, wait: bool) -> Done<Option<MachineLock>> {
             Ok(None)
         }
     }
+}
+
+/// Waits for the lock on `path` and says once for whom; nothing when `stop` ends the wait.
+pub fn wait_for(path: &Path, command: &str, stop: &dyn Fn() -> bool) -> Done<Option<MachineLock>> {
+    let mut said = false;
+    Ok(lock::take(path, command, &mut |holder| {
+        if !std::mem::replace(&mut said, true) {
+            let who = holder.map_or("another process".to_string(), ToString::to_string);
+            note(format_args!("waiting: the machine is being measured by {who}"));
+        }
+        !stop()
+    })?)
 }
 
 /// What this process runs, without the folder of the program.
