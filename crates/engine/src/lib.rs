@@ -50,7 +50,7 @@ use intake::{Intake, Mail};
 use outlet::Outlet;
 use policy::{Line, Policy, PolicyCtx};
 use request::Timings;
-use seq::{Ask, Seq, Speech};
+use seq::{Ask, Pool, Seq, Speech};
 
 pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
@@ -284,7 +284,11 @@ impl<D: Device> Engine<D> {
             cancel: request.cancel,
             timings: Timings { received_ns: received, ..Timings::default() },
             usage: Usage::default(),
-            ask: Ask { who: request.who, task: request.task, deadline: request.deadline },
+            ask: Ask {
+                who: request.who,
+                pool: (request.task == Task::Embed).then(Pool::default),
+                deadline: request.deadline,
+            },
         };
         self.seqs.insert(id, seq);
         Ok(id)

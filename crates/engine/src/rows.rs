@@ -8,6 +8,7 @@ use tamp_spec::{Draft, Exam, Kept, SeqView, Verdict};
 
 use crate::Engine;
 use crate::error::{Cause, EngineError, Failure};
+use crate::seq::Pool;
 use crate::turn::{Outcome, Part, Turn};
 
 /// Draft nodes per turn. Each may bring all its logits home, half a megabyte for a large vocabulary.
@@ -40,6 +41,8 @@ impl<D: Device> Engine<D> {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
                 seq.timings.preemptions += 1;
+                // What was summed up is computed again.
+                seq.ask.pool = seq.ask.pool.take().map(|_| Pool::default());
             }
         }
         for &id in &turn.starved {
@@ -53,6 +56,8 @@ impl<D: Device> Engine<D> {
     /// Lays the turn's rows out. Cannot fail: a draft that finds no room is dropped.
     pub(crate) fn build(&mut self, turn: &Turn) -> Rows {
         let mut drafts = self.propose(turn).into_iter();
+        self.run.taps.clear();
+        self.run.caught.clear();
         let mut rows =
             Rows { batch: Batch::new(self.kv.groups()), parts: Vec::with_capacity(turn.parts.len()) };
         let now = self.now_ns();
@@ -69,7 +74,8 @@ impl<D: Device> Engine<D> {
                 true => draft,
                 false => Draft::default(),
             };
-            let chooses = committed + part.rows == seq.tokens.len();
+            let pools = seq.ask.pool.is_some();
+            let chooses = !pools && committed + part.rows == seq.tokens.len();
             let want = if seq.chain.needs_full() { Want::Full } else { Want::Choose };
             let known = &seq.tokens[committed..committed + part.rows];
             let nodes: Vec<Node> = known
@@ -85,14 +91,18 @@ impl<D: Device> Engine<D> {
                 }))
                 .collect();
             let first = rows.batch.push(part.seq, committed, self.kv.tables(part.seq), &nodes).start;
+            if pools {
+                let last = self.models[turn.model].shape.layers - 1;
+                self.run.taps.extend((first..first + part.rows).map(|row| (last, row)));
+            }
             rows.parts.push(Laid { seq: part.seq, first, nodes, rows: part.rows, chooses });
         }
         rows
     }
 
     fn chooses(&self, part: &Part) -> bool {
-        let tokens = self.seqs.get(&part.seq).map_or(0, |s| s.tokens.len());
-        self.kv.len(part.seq) + part.rows == tokens
+        let seq = self.seqs.get(&part.seq).filter(|s| s.ask.pool.is_none());
+        seq.is_some_and(|s| self.kv.len(part.seq) + part.rows == s.tokens.len())
     }
 
     /// Drafts for the sequences that choose a token in this turn, clipped to what fits.
@@ -119,7 +129,12 @@ impl<D: Device> Engine<D> {
 
     /// What stays of a sequence's rows.
     pub(crate) fn judge(&mut self, part: &Laid, out: &mut Outputs) -> Outcome {
-        let Some(seq) = self.seqs.get_mut(&part.seq).filter(|_| part.chooses) else {
+        let mut seq = self.seqs.get_mut(&part.seq);
+        if let Some(pool) = seq.as_deref_mut().and_then(|s| s.ask.pool.as_mut()) {
+            let own = part.first..part.first + part.rows;
+            self.run.caught.iter().filter(|c| own.contains(&c.1)).for_each(|c| pool.add(&c.2));
+        }
+        let Some(seq) = seq.filter(|_| part.chooses) else {
             let kept = (0..part.rows as u32).collect();
             return Outcome { seq: part.seq, verdict: Ok(Verdict { kept, ..Verdict::default() }) };
         };

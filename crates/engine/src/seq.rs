@@ -8,7 +8,7 @@ use tamp_text::Tokenizer;
 
 use crate::error::Failure;
 use crate::outlet::Outlet;
-use crate::request::{Answer, Cancel, Task, Timings, Usage, Who};
+use crate::request::{Answer, Cancel, Timings, Usage, Who};
 
 /// One stream of tokens. Its pages are the KV room's; tokens beyond the committed ones wait for a forward pass.
 pub(crate) struct Seq {
@@ -28,11 +28,33 @@ pub(crate) struct Seq {
     pub ask: Ask,
 }
 
-/// What a request said that no step changes.
+/// What a request said beside its words.
 pub(crate) struct Ask {
     pub who: Who,
-    pub task: Task,
+    /// set when an embedding is wanted and no answer
+    pub pool: Option<Pool>,
     pub deadline: Option<Duration>,
+}
+
+/// The mean over the positions of a sequence, `[d]`. Positions are added in order, so that neither chunks nor the batch
+/// around them change a bit of it.
+#[derive(Default)]
+pub(crate) struct Pool {
+    sum: Vec<f64>,
+    positions: usize,
+}
+
+impl Pool {
+    /// Adds the next position.
+    pub fn add(&mut self, hidden: &[f32]) {
+        self.sum.resize(hidden.len(), 0.0);
+        self.sum.iter_mut().zip(hidden).for_each(|(s, &x)| *s += f64::from(x));
+        self.positions += 1;
+    }
+
+    fn mean(&self) -> Vec<f32> {
+        self.sum.iter().map(|s| (s / self.positions.max(1) as f64) as f32).collect()
+    }
 }
 
 impl Seq {
@@ -50,7 +72,7 @@ impl Seq {
             failure,
             timings: self.timings,
             usage: self.usage,
-            embedding: None,
+            embedding: self.ask.pool.filter(|_| finish_reason == FinishReason::Stop).map(|p| p.mean()),
         };
         (answer, self.outlet)
     }
