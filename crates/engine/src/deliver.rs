@@ -94,6 +94,8 @@ impl<D: Device> Engine<D> {
     pub(crate) fn finish(&mut self, id: SeqId, reason: FinishReason, failure: Option<Failure>) {
         self.kv.close(id);
         self.proposer.forget(id);
+        self.coalesce.forget(id);
+        self.policy.forget(id);
         let now = self.now_ns();
         if let Some(mut seq) = self.seqs.remove(&id) {
             let tail = seq.speech.finish();

@@ -1,13 +1,15 @@
 //! From a turn to a ragged batch and back: views for the proposer, rows, judgement, commit.
 
 use tamp_base::ids::SeqId;
-use tamp_kv::Device;
+use tamp_kv::{Book, Device};
 use tamp_model::batch::{Batch, Node, Outputs, Want};
 use tamp_sample::FinishReason;
 use tamp_spec::{Draft, Exam, Kept, SeqView, Verdict};
 
 use crate::Engine;
 use crate::error::{Cause, EngineError, Failure};
+use crate::intake::coalesce::Prefix;
+use crate::policy::Desk;
 use crate::seq::Pool;
 use crate::turn::{Outcome, Part, Turn};
 
@@ -35,8 +37,12 @@ pub(crate) struct Laid {
 impl<D: Device> Engine<D> {
     /// Asks the policy; ends the sequences that the pool can never hold.
     pub(crate) fn choose(&mut self) -> Turn {
-        let lines: Vec<_> = self.seqs.values().map(|s| s.line()).collect();
-        let turn = self.policy.choose(&lines, self.kv.book_mut(), self.clock.now());
+        let held = self.held();
+        let lines: Vec<_> = self.seqs.values().zip(held).map(|(s, held)| s.line(held)).collect();
+        let (seqs, reuse) = (&mut self.seqs, &mut self.reuse);
+        let mut begin = |book: &mut Book, id| seqs.get_mut(&id).map_or(0, |s| s.begin(book, &mut **reuse));
+        let mut desk = Desk::new(self.kv.book_mut(), &mut begin);
+        let turn = self.policy.choose(&lines, &mut desk, self.clock.now());
         for id in &turn.preempted {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
@@ -51,6 +57,13 @@ impl<D: Device> Engine<D> {
             self.finish(id, FinishReason::Error, Some(Failure { cause: Cause::Resource, message }));
         }
         turn
+    }
+
+    /// Newcomers that wait for pages another sequence is about to fill.
+    fn held(&mut self) -> Vec<bool> {
+        let (kv, seqs) = (&self.kv, &self.seqs);
+        let prefixes: Vec<Prefix<'_>> = seqs.values().map(|s| s.prefix(kv.len(s.id))).collect();
+        self.coalesce.hold(&prefixes, &|p| kv.matched(&p.root, p.tokens))
     }
 
     /// Lays the turn's rows out. Cannot fail: a draft that finds no room is dropped.
@@ -153,6 +166,9 @@ impl<D: Device> Engine<D> {
         for o in kept {
             let rows = o.verdict.as_ref().map_or(&[][..], |v| &v.kept);
             self.kv.commit(o.seq, rows)?;
+            if let Some(seq) = self.seqs.get(&o.seq) {
+                self.reuse.keep(self.kv.book_mut(), seq.id, seq.ask.root, &seq.tokens);
+            }
         }
         Ok(())
     }

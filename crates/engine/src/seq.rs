@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use tamp_base::ids::{SeqId, Token};
+use tamp_kv::{Book, PrefixKey};
 use tamp_sample::{Chain, FinishReason, Matcher};
 use tamp_text::Tokenizer;
 
 use crate::error::Failure;
+use crate::intake::coalesce::Prefix;
 use crate::outlet::Outlet;
 use crate::request::{Answer, Cancel, Timings, Usage, Who};
+use crate::reuse::Reuse;
 
 /// One stream of tokens. Its pages are the KV room's; tokens beyond the committed ones wait for a forward pass.
 pub(crate) struct Seq {
@@ -31,6 +34,10 @@ pub(crate) struct Seq {
 /// What a request said beside its words.
 pub(crate) struct Ask {
     pub who: Who,
+    /// where its cached prefixes are
+    pub root: PrefixKey,
+    /// say why no more of the prompt was cached
+    pub explain: bool,
     /// set when an embedding is wanted and no answer
     pub pool: Option<Pool>,
     pub deadline: Option<Duration>,
@@ -58,6 +65,28 @@ impl Pool {
 }
 
 impl Seq {
+    /// Takes what is cached of the tokens; the last one is always computed, for what follows it.
+    pub fn begin(&mut self, book: &mut Book, reuse: &mut dyn Reuse) -> usize {
+        if self.ask.pool.is_some() {
+            return 0;
+        }
+        let first = self.timings.prompt_rows == 0;
+        if first && self.ask.explain {
+            self.usage.cache_miss = Some(book.explain(&self.ask.root, &self.tokens).to_string());
+        }
+        let found = reuse.begin(book, self.id, self.ask.root, &self.tokens, self.tokens.len() - 1);
+        if first {
+            self.usage.cached_tokens = found;
+        }
+        found
+    }
+
+    /// What the coalescer sees; `committed` positions are in memory.
+    pub fn prefix(&self, committed: usize) -> Prefix<'_> {
+        let ready = self.outlet.ready() && self.ask.pool.is_none();
+        Prefix { seq: self.id, root: self.ask.root, tokens: &self.tokens, committed, ready }
+    }
+
     /// The answer so far, as the final one.
     pub fn answer(self, finish_reason: FinishReason, failure: Option<Failure>) -> (Answer, Box<dyn Outlet>) {
         let mut prompt_tokens = self.tokens;
