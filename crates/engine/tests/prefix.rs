@@ -21,7 +21,7 @@ const BOTH: &[&str] = &["kv.prefix=tree", "engine.coalesce=prefix"];
 fn asks(n: u64, common: usize, own: usize, max: usize) -> Vec<Request> {
     let ask = |i: u64| {
         let tokens = [prompt(1, common), prompt(100 + i, own)].concat();
-        request(tokens, max, if i % 2 == 0 { greedy() } else { warm(i) })
+        request(tokens, max, if i.is_multiple_of(2) { greedy() } else { warm(i) })
     };
     (0..n).map(ask).collect()
 }
