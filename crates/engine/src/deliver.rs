@@ -93,11 +93,18 @@ impl<D: Device> Engine<D> {
     pub(crate) fn finish(&mut self, id: SeqId, reason: FinishReason, failure: Option<Failure>) {
         self.kv.close(id);
         self.proposer.forget(id);
+        self.policy.forget(id);
         let now = self.now_ns();
         if let Some(mut seq) = self.seqs.remove(&id) {
             let tail = seq.speech.finish();
             if !tail.is_empty() {
                 seq.outlet.give(Event::Text(tail));
+            }
+            seq.usage.cost.page_ms = self.meter.release(id, now);
+            let ended = seq.known();
+            self.gates.forget(id, ended.said);
+            if matches!(reason, FinishReason::Stop | FinishReason::Length) {
+                self.forecast.learn(ended);
             }
             seq.timings.total_ns = now.saturating_sub(seq.timings.received_ns);
             self.finished += 1;

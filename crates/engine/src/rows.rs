@@ -34,8 +34,9 @@ pub(crate) struct Laid {
 impl<D: Device> Engine<D> {
     /// Asks the policy; ends the sequences that the pool can never hold.
     pub(crate) fn choose(&mut self) -> Turn {
-        let lines: Vec<_> = self.seqs.values().map(|s| s.line()).collect();
-        let turn = self.policy.choose(&lines, self.kv.book_mut(), self.clock.now());
+        self.settle();
+        let lines: Vec<_> = self.seqs.values().map(|s| s.line(&self.forecast)).collect();
+        let mut turn = self.policy.choose(&lines, self.kv.book_mut(), self.clock.now());
         for id in &turn.preempted {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
@@ -47,6 +48,7 @@ impl<D: Device> Engine<D> {
                 format!("the KV pool of {} positions is too small; use a larger --ctx", self.kv.capacity());
             self.finish(id, FinishReason::Error, Some(Failure { cause: Cause::Resource, message }));
         }
+        self.gate(&mut turn);
         turn
     }
 
@@ -90,7 +92,7 @@ impl<D: Device> Engine<D> {
         rows
     }
 
-    fn chooses(&self, part: &Part) -> bool {
+    pub(crate) fn chooses(&self, part: &Part) -> bool {
         let tokens = self.seqs.get(&part.seq).map_or(0, |s| s.tokens.len());
         self.kv.len(part.seq) + part.rows == tokens
     }
@@ -104,7 +106,7 @@ impl<D: Device> Engine<D> {
             .iter()
             .filter_map(|p| {
                 let s = self.seqs.get(&p.seq)?;
-                let depth = s.limit.saturating_sub(s.tokens.len() + 1);
+                let depth = s.limit.saturating_sub(s.tokens.len() + 1).min(self.gates.depth(s.id));
                 Some(SeqView { seq: s.id, tokens: &s.tokens, chain: &s.chain, rows: p.draft, depth })
             })
             .collect();
