@@ -61,13 +61,16 @@ fn content(root: u8, tokens: &[Token], at: usize, group: usize) -> u64 {
     h.finish() | 1
 }
 
+/// Hash of the page before, and the page's ids.
+type Below = (Option<[u8; 32]>, [Token; PAGE]);
+
 struct World {
     book: Book,
     /// `[group][page]`
     memory: Vec<Vec<[u64; PAGE]>>,
     seqs: BTreeMap<SeqId, (u8, Vec<Token>)>,
     /// cached pages by hash: (parent, ids), replayed from the events
-    cached: HashMap<[u8; 32], (Option<[u8; 32]>, [Token; PAGE])>,
+    cached: HashMap<[u8; 32], Below>,
     caps: (usize, usize),
     junk: u64,
 }

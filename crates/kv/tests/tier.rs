@@ -82,6 +82,33 @@ fn restoring_makes_room_among_idle_pages_only() {
 }
 
 #[test]
+fn copies_that_wait_are_run_before_a_page_is_saved_or_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), &[1]);
+    let mut world = World::new(64, common::disk(dir.path()));
+    // The first row of a batch is refused: the others move down, and fill a page, when the copies run.
+    let (all, id) = (tokens(2, 16), world.kv.open());
+    world.kv.reserve(id, 17).unwrap();
+    (0..16).for_each(|i| world.put(id, i + 1, &all[..=i]));
+    world.kv.commit(id, &(1..17).collect::<Vec<_>>()).unwrap();
+    assert_eq!(world.kv.publish(id, key(), &all), 1);
+    assert!(world.kv.flush(&Fake, LONG));
+    let mut again = World::new(64, common::disk(dir.path()));
+    assert_eq!(again.kv.restore(&Fake, &key(), &all, 1), 16);
+    again.check(&all, 16);
+    // A twin's tail is to be copied from a page that is free by then, and the first to be used again.
+    let all = tokens(3, 40);
+    let one = world.open(&all);
+    let twin = world.kv.fork(one).unwrap();
+    world.kv.reserve(twin, 1).unwrap();
+    world.kv.close(one);
+    assert_eq!(world.kv.restore(&Fake, &key(), &tokens(1, 80), usize::MAX), 80);
+    world.settle();
+    world.holds(twin, &all);
+    world.check(&tokens(1, 80), 80);
+}
+
+#[test]
 fn no_flipped_bit_is_ever_used() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), &[1]);
@@ -111,32 +138,32 @@ fn no_flipped_bit_is_ever_used() {
 #[test]
 fn truncated_swapped_and_foreign_files_are_misses() {
     let all = tokens(1, 80);
-    let spoil: [(&str, fn(&Path, &[PathBuf])); 9] = [
-        ("empty", |_, f| fs::write(&f[0], b"").unwrap()),
-        ("half a header", |_, f| cut(&f[0], 500)),
-        ("header only", |_, f| cut(&f[0], 1024)),
-        ("a byte short", |_, f| cut(&f[0], 1023 + page_bytes() as u64)),
-        ("a byte long", |_, f| {
+    let spoil: [(&str, fn(&[PathBuf])); 9] = [
+        ("empty", |f| fs::write(&f[0], b"").unwrap()),
+        ("half a header", |f| cut(&f[0], 500)),
+        ("header only", |f| cut(&f[0], 1024)),
+        ("a byte short", |f| cut(&f[0], 1023 + page_bytes() as u64)),
+        ("a byte long", |f| {
             let mut b = fs::read(&f[0]).unwrap();
             b.push(0);
             fs::write(&f[0], b).unwrap();
         }),
-        ("another page's content", |_, f| {
+        ("another page's content", |f| {
             fs::copy(&f[1], &f[0]).map(drop).unwrap();
         }),
-        ("somebody's text", |_, f| fs::write(&f[0], "hello ".repeat(9999)).unwrap()),
-        ("a folder", |_, f| {
+        ("somebody's text", |f| fs::write(&f[0], "hello ".repeat(9999)).unwrap()),
+        ("a folder", |f| {
             fs::remove_file(&f[0]).unwrap();
             fs::create_dir(&f[0]).unwrap();
         }),
-        ("nothing", |_, f| fs::remove_file(&f[0]).unwrap()),
+        ("nothing", |f| fs::remove_file(&f[0]).unwrap()),
     ];
     for (what, spoil) in spoil {
         let dir = tempfile::tempdir().unwrap();
         filled(dir.path(), &[1]);
         fs::write(dir.path().join("notes.txt"), "mine").unwrap();
         fs::write(dir.path().join("0000.kv1"), "not a name of ours").unwrap();
-        spoil(dir.path(), &files(dir.path())[1..]);
+        spoil(&files(dir.path())[1..]);
         let mut world = World::new(64, common::disk(dir.path()));
         let got = world.kv.restore(&Fake, &key(), &all, usize::MAX);
         assert!(got < 80, "{what}");

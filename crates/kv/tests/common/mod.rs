@@ -168,10 +168,29 @@ impl World {
         World { kv: Kv::new(&Fake, &SHAPES, pages).unwrap().with_tier(tier) }
     }
 
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for g in 0..SHAPES.len() {
             let moves = self.kv.take_moves(g);
             Fake.copy_pages(self.kv.pages_mut(g), &moves);
+        }
+    }
+
+    /// Writes the last position of `past` into a slot of a sequence.
+    pub fn put(&mut self, id: SeqId, slot: usize, past: &[Token]) {
+        for g in 0..SHAPES.len() {
+            let slot = Slot::of(self.kv.table(id, g), slot);
+            self.kv.pages_mut(g).at(slot).copy_from_slice(&content(past, g));
+        }
+    }
+
+    /// A sequence holds what computing these ids gives.
+    pub fn holds(&mut self, id: SeqId, ids: &[Token]) {
+        for g in 0..SHAPES.len() {
+            let table = self.kv.table(id, g).to_vec();
+            for i in 0..ids.len() {
+                let got = self.kv.pages_mut(g).at(Slot::of(&table, i)).to_vec();
+                assert!(got == content(&ids[..=i], g), "position {i} of group {g}");
+            }
         }
     }
 
@@ -182,12 +201,7 @@ impl World {
         let rows = ids.len() - got;
         self.kv.reserve(id, rows).unwrap();
         self.settle();
-        for g in 0..SHAPES.len() {
-            let table = self.kv.table(id, g).to_vec();
-            for i in got..ids.len() {
-                self.kv.pages_mut(g).at(Slot::of(&table, i)).copy_from_slice(&content(&ids[..=i], g));
-            }
-        }
+        (got..ids.len()).for_each(|i| self.put(id, i, &ids[..=i]));
         self.kv.commit(id, &(0..rows as u32).collect::<Vec<_>>()).unwrap();
         self.kv.publish(id, key(), ids);
         self.kv.integrity().unwrap();
@@ -206,13 +220,7 @@ impl World {
         assert_eq!(self.kv.matched(&key(), &ids[..n]), n);
         let id = self.kv.open();
         assert_eq!(self.kv.adopt(id, key(), ids, n), n);
-        for g in 0..SHAPES.len() {
-            let table = self.kv.table(id, g).to_vec();
-            for i in 0..n {
-                let got = self.kv.pages_mut(g).at(Slot::of(&table, i)).to_vec();
-                assert!(got == content(&ids[..=i], g), "position {i} of group {g}");
-            }
-        }
+        self.holds(id, &ids[..n]);
         self.kv.close(id);
     }
 }
