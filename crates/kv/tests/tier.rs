@@ -138,7 +138,8 @@ fn no_flipped_bit_is_ever_used() {
 #[test]
 fn truncated_swapped_and_foreign_files_are_misses() {
     let all = tokens(1, 80);
-    let spoil: [(&str, fn(&[PathBuf])); 9] = [
+    type Spoil = (&'static str, fn(&[PathBuf]));
+    let spoil: [Spoil; 9] = [
         ("empty", |f| fs::write(&f[0], b"").unwrap()),
         ("half a header", |f| cut(&f[0], 500)),
         ("header only", |f| cut(&f[0], 1024)),
