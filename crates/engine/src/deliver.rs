@@ -10,7 +10,7 @@ use tamp_spec::SpecError;
 use crate::Engine;
 use crate::error::{Cause, EngineError, Failure};
 use crate::intake::Letter;
-use crate::request::{Answer, Event, Request, Timings};
+use crate::request::{Answer, Event, Request, Timings, Usage};
 use crate::turn::Outcome;
 
 impl<D: Device> Engine<D> {
@@ -27,6 +27,10 @@ impl<D: Device> Engine<D> {
             .map(|s| s.id)
             .collect();
         gone.into_iter().for_each(|id| self.finish(id, FinishReason::Cancelled, None));
+        let now = self.clock.now();
+        let late: Vec<SeqId> =
+            self.seqs.values().filter(|s| s.ask.deadline.is_some_and(|d| d <= now)).map(|s| s.id).collect();
+        late.into_iter().for_each(|id| self.finish(id, FinishReason::Deadline, None));
     }
 
     /// Sleeps until a request comes in or time is up; for a loop that has nothing to schedule.
@@ -62,7 +66,8 @@ impl<D: Device> Engine<D> {
                 }
             };
             let Some(seq) = self.seqs.get_mut(&id) else { continue };
-            let mut end = None;
+            let pooled = seq.ask.pool.is_some() && self.kv.len(id) == seq.tokens.len();
+            let mut end = pooled.then_some(FinishReason::Stop);
             for (i, choice) in verdict.choices.into_iter().enumerate() {
                 let token = choice.token;
                 arrival(&mut seq.timings, now, i > 0);
@@ -89,6 +94,8 @@ impl<D: Device> Engine<D> {
     pub(crate) fn finish(&mut self, id: SeqId, reason: FinishReason, failure: Option<Failure>) {
         self.kv.close(id);
         self.proposer.forget(id);
+        self.coalesce.forget(id);
+        self.policy.forget(id);
         let now = self.now_ns();
         if let Some(mut seq) = self.seqs.remove(&id) {
             let tail = seq.speech.finish();
@@ -131,5 +138,7 @@ fn refused(request: Request, refusal: &EngineError) -> Answer {
             received_ns: request.received.map_or(0, |d| d.as_nanos() as u64),
             ..Timings::default()
         },
+        usage: Usage::default(),
+        embedding: None,
     }
 }

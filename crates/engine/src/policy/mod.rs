@@ -8,7 +8,7 @@ mod fcfs;
 use std::time::Duration;
 
 use tamp_base::card::Table;
-use tamp_base::ids::SeqId;
+use tamp_base::ids::{SeqId, TenantId};
 use tamp_kv::Book;
 
 use crate::turn::Turn;
@@ -20,8 +20,41 @@ pub struct Line {
     pub seq: SeqId,
     /// known tokens: prompt and answer so far
     pub tokens: usize,
+    /// of these the prompt
+    pub prompt: usize,
+    /// known tokens at most
+    pub limit: usize,
     /// somebody takes what it says; when false it must not run
     pub ready: bool,
+    /// waits for pages that another sequence is about to make; must not start yet
+    pub held: bool,
+    /// whose it is
+    pub tenant: TenantId,
+    /// the tenant's share
+    pub weight: f32,
+    /// of the tenant's sequences may run at once, 0 = no bound
+    pub most_running: usize,
+    /// higher goes first
+    pub priority: i32,
+    /// receipt, on the engine's clock
+    pub received: Duration,
+    /// must be done by then
+    pub deadline: Option<Duration>,
+}
+
+/// What a sequence took in a step, told after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    /// the sequence
+    pub seq: SeqId,
+    /// whose it is
+    pub tenant: TenantId,
+    /// the tenant's share
+    pub weight: f32,
+    /// prompt rows computed
+    pub prefill: usize,
+    /// rows that chose a token, drafts included
+    pub decode: usize,
 }
 
 /// What a policy is opened with.
@@ -33,10 +66,34 @@ pub struct PolicyCtx {
     pub batch: usize,
 }
 
+/// The memory as a policy sees it.
+pub struct Desk<'a> {
+    /// who holds which pages
+    pub book: &'a mut Book,
+    begin: &'a mut dyn FnMut(&mut Book, SeqId) -> usize,
+}
+
+impl<'a> Desk<'a> {
+    /// `begin` gives an empty sequence what is cached of its tokens and returns how many that are.
+    pub fn new(book: &'a mut Book, begin: &'a mut dyn FnMut(&mut Book, SeqId) -> usize) -> Desk<'a> {
+        Desk { book, begin }
+    }
+
+    /// Gives a sequence that is about to start what is cached of its tokens, and returns how many that are: the last
+    /// known token is always left. To be called before its rows are counted; who does not start then goes back to 0.
+    pub fn begin(&mut self, seq: SeqId) -> usize {
+        (self.begin)(self.book, seq)
+    }
+}
+
 /// Chooses who takes part in the next forward pass.
 pub trait Policy: Send {
     /// `lines` come in order of arrival.
-    fn choose(&mut self, lines: &[Line], book: &mut Book, now: Duration) -> Turn;
+    fn choose(&mut self, lines: &[Line], desk: &mut Desk<'_>, now: Duration) -> Turn;
+    /// Learns what a step really took.
+    fn charge(&mut self, _: &[Charge]) {}
+    /// Forgets a sequence that ended.
+    fn forget(&mut self, _: SeqId) {}
 }
 
 /// The members; the default first.
