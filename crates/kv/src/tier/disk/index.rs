@@ -109,6 +109,7 @@ mod tests {
         for (key, parent, at, used) in [(1, 0, 0, 5), (2, 1, 1, 6), (4, 0, 0, 7), (3, 2, 2, 8)] {
             index.put([key; 32], row(parent, at, used));
         }
+        assert_eq!(index.oldest(), Some([4; 32]), "1 and 2 are as young as 3, which needs them");
         // One that comes before the page it needs, as in a listing.
         index.put([6; 32], row(5, 1, 10));
         index.put([5; 32], row(0, 0, 1));
