@@ -286,6 +286,36 @@ fn a_folder_that_vanishes_or_cannot_be_made_is_one_sentence_and_no_failure() {
     assert_eq!(world.kv.restore(&Fake, &key(), &tokens(1, 32), 9), 32, "memory still has them");
 }
 
+/// Seconds that have passed for the test below.
+static LATER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+#[test]
+fn writing_starts_again_when_the_folder_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = || {
+        let later = LATER.load(std::sync::atomic::Ordering::Relaxed);
+        (TierCtx::default().now)() + Duration::from_secs(later)
+    };
+    let wait = || LATER.fetch_add(61, std::sync::atomic::Ordering::Relaxed);
+    let below = dir.path().join("cache");
+    let mut tier = TABLE.open(&TierCtx { home: None, now }, &common::settings(&below)).unwrap().0;
+    let chain = common::chain_of(5);
+    let mut save =
+        |n: usize| tier.save(&chain[n], vec![1; 100]).then(|| (tier.flush(LONG), tier.note().is_some()));
+    assert_eq!(save(0), Some((true, false)));
+    fs::remove_dir_all(&below).unwrap();
+    assert_eq!(save(1), Some((false, true)));
+    assert_eq!(save(1), None, "nothing is tried for a while");
+    wait();
+    assert_eq!(save(1), Some((false, false)), "said once");
+    wait();
+    fs::create_dir(&below).unwrap();
+    assert_eq!(save(1), Some((true, false)));
+    assert_eq!(files(&below).len(), 1);
+    fs::remove_dir_all(&below).unwrap();
+    assert_eq!(save(2), Some((false, true)), "news again");
+}
+
 #[test]
 fn no_folder_at_all_is_refused_with_the_knob_to_set() {
     let mut settings = Settings::default();
