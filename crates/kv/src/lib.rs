@@ -5,6 +5,7 @@
 //! | [`book`] | the bookkeeping, which knows no device: who holds which page, and which positions must be copied |
 //! | [`prefix`] | keys, limits, counts and events of the cache of prefixes, and why it missed |
 //! | [`layer`] | where a model layer's K and V live |
+//! | [`tier`] | the room `kv.tier`: where cached pages go beside memory |
 //! | [`codec`] | the room `kv.codec`: how a stored element is written |
 //! | [`Kv`] | the book together with the device's pages |
 //!
@@ -17,6 +18,8 @@ pub mod codec;
 pub mod layer;
 mod pool;
 pub mod prefix;
+mod spill;
+pub mod tier;
 
 use tamp_base::ids::{PAGE, PageId, SeqId, Token};
 use tamp_kernels::device::{DeviceError, KvShape, Move};
@@ -25,6 +28,7 @@ pub use book::Book;
 pub use layer::LayerView;
 pub use prefix::{Hot, KvEvent, Miss, PrefixCounts, PrefixKey, PrefixLimits, Reason};
 pub use tamp_kernels::device::Device;
+pub use tier::{Tier, TierCounts, TierCtx};
 
 /// What the memory can refuse.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +76,15 @@ pub struct Kv<D: Device> {
     book: Book,
     shapes: Vec<KvShape>,
     pages: Vec<D::Pages>,
+    tier: Box<dyn Tier>,
 }
 
 impl<D: Device> Kv<D> {
     /// Makes `pages_per_group` pages of every group.
     pub fn new(device: &D, groups: &[KvShape], pages_per_group: usize) -> Result<Self, KvError> {
         let pages = groups.iter().map(|g| device.pages(g, pages_per_group)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Kv { book: Book::new(groups.len(), pages_per_group), shapes: groups.to_vec(), pages })
+        let book = Book::new(groups.len(), pages_per_group);
+        Ok(Kv { book, shapes: groups.to_vec(), pages, tier: tier::nowhere() })
     }
 
     /// Opens an empty sequence.

@@ -72,6 +72,12 @@ impl Pool {
         self.nodes[page.0 as usize] = Some(node);
     }
 
+    /// The only holder makes the tree the only holder.
+    pub(crate) fn hand_over(&mut self, page: PageId, node: u32) {
+        self.nodes[page.0 as usize] = Some(node);
+        self.idle += 1;
+    }
+
     /// The tree gives a page back.
     pub(crate) fn let_go(&mut self, page: PageId) {
         let i = page.0 as usize;

@@ -61,13 +61,16 @@ fn content(root: u8, tokens: &[Token], at: usize, group: usize) -> u64 {
     h.finish() | 1
 }
 
+/// Hash of the page before, and the page's ids.
+type Below = (Option<[u8; 32]>, [Token; PAGE]);
+
 struct World {
     book: Book,
     /// `[group][page]`
     memory: Vec<Vec<[u64; PAGE]>>,
     seqs: BTreeMap<SeqId, (u8, Vec<Token>)>,
     /// cached pages by hash: (parent, ids), replayed from the events
-    cached: HashMap<[u8; 32], (Option<[u8; 32]>, [Token; PAGE])>,
+    cached: HashMap<[u8; 32], Below>,
     caps: (usize, usize),
     junk: u64,
 }
@@ -378,6 +381,38 @@ fn one_namespace_cannot_push_the_others_pages_out() {
 }
 
 #[test]
+fn the_tree_stays_under_its_cap_and_may_be_switched_off() {
+    let mut book = Book::new(1, 64);
+    book.limit(PrefixLimits { pages: 6, ..PrefixLimits::default() });
+    for i in 0..9 {
+        let id = told(&mut book, root((i % 2) as u8), &words(i, 64));
+        book.close(id);
+        assert!(book.prefix_counts().cached <= 6);
+    }
+    assert_eq!(book.prefix_counts().cached, 6);
+    book.limit(PrefixLimits { pages: 0, ..PrefixLimits::default() });
+    assert_eq!(book.prefix_counts().cached, 0);
+    let id = book.open();
+    book.reserve(id, 64).unwrap();
+    book.commit(id, &(0..64).collect::<Vec<_>>()).unwrap();
+    assert_eq!(book.publish(id, root(0), &words(1, 64)), 0);
+}
+
+#[test]
+fn a_fork_under_another_root_shares_nothing_through_the_tree() {
+    let mut book = Book::new(1, 16);
+    let tokens = words(3, 64);
+    let id = book.open();
+    book.reserve(id, 64).unwrap();
+    book.commit(id, &(0..64).collect::<Vec<_>>()).unwrap();
+    let twin = book.fork(id).unwrap();
+    assert_eq!(book.publish(id, root(0), &tokens), 4);
+    assert_eq!(book.publish(twin, root(2), &tokens), 0);
+    assert_eq!(book.matched(&root(2), &tokens), 0);
+    book.integrity().unwrap();
+}
+
+#[test]
 fn nobody_finds_a_page_under_another_root() {
     let mut book = Book::new(1, 16);
     let tokens = words(3, 64);
@@ -460,6 +495,10 @@ fn the_hottest_prefixes_are_the_common_ones_and_cool_down() {
     clock.advance(Duration::from_secs(200));
     assert!((book.hot(1)[0].uses - 2.0).abs() < 1e-9);
     (0..3).for_each(|i| ask(&mut book, &new, i));
+    // The older uses count a quarter when the next one comes.
+    ask(&mut book, &old, 20);
+    assert!((book.hot(9).iter().find(|h| h.tokens == old).unwrap().uses - 3.0).abs() < 1e-9);
+    (3..9).for_each(|i| ask(&mut book, &new, i));
     assert_eq!(book.hot(2).iter().map(|h| &h.tokens).collect::<Vec<_>>(), [&new, &old]);
 }
 

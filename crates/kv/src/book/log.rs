@@ -58,16 +58,11 @@ impl Gone {
         if self.keys.insert(short(key)) {
             self.order.push_back(short(key));
         }
-        // Forgotten keys stay in the order until they leave it, which bounds both.
         while self.order.len() > GONE
             && let Some(old) = self.order.pop_front()
         {
             self.keys.remove(&old);
         }
-    }
-
-    pub fn forget(&mut self, key: &Hash) {
-        self.keys.remove(&short(key));
     }
 
     pub fn has(&self, key: &Hash) -> bool {

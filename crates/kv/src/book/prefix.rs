@@ -6,6 +6,7 @@
 //! only the tree holds can be evicted, and counting those is enough to know the room.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tamp_base::clock::Clock;
 use tamp_base::ids::{PAGE, PageId, SeqId, Token};
@@ -13,6 +14,7 @@ use tamp_base::ids::{PAGE, PageId, SeqId, Token};
 use super::tree::{self, Node, NodeId};
 use super::{Book, Entry, Group};
 use crate::prefix::{Hot, Ids, KvEvent, Miss, PrefixCounts, PrefixKey, PrefixLimits, Reason, chain};
+use crate::tier::PageName;
 
 /// Nodes that [`Book::hot`] looks at: bounds one call on a very large tree.
 const LOOK: usize = 1 << 16;
@@ -82,11 +84,58 @@ impl Book {
             return None;
         }
         let up = up.unwrap_or_else(|| self.tree.open_root(&root));
-        let node = self.tree.insert(up, ids, pages.clone())?;
+        let node = self.tree.insert(up, ids, pages.clone(), true)?;
         for (group, &page) in self.groups.iter_mut().zip(&pages) {
             group.pool.keep(page, node);
         }
         Some(node)
+    }
+
+    /// A page of the tree's own, for bytes that come from a tier: below `up`, or first under the root. `None` when there
+    /// is no room that could be made without evicting the page it belongs below.
+    pub(crate) fn graft(
+        &mut self,
+        root: &PrefixKey,
+        up: Option<u32>,
+        ids: &Ids,
+    ) -> Option<(u32, Box<[PageId]>)> {
+        if !self.place(root, up) {
+            return None;
+        }
+        while self.groups.iter().any(|g| g.pool.free() == 0) {
+            self.evict(None, up).then_some(())?;
+        }
+        let pages: Box<[PageId]> = self.groups.iter_mut().filter_map(|g| g.pool.take()).collect();
+        let up = up.unwrap_or_else(|| self.tree.open_root(root));
+        let node = self.tree.insert(up, ids, pages.clone(), false)?;
+        for (group, &page) in self.groups.iter_mut().zip(&pages) {
+            group.pool.hand_over(page, node);
+        }
+        Some((node, pages))
+    }
+
+    /// The nodes of the full pages that are cached of `tokens`.
+    pub(crate) fn nodes(&self, root: &PrefixKey, tokens: &[Token]) -> Vec<u32> {
+        self.tree.find(root, tokens).path
+    }
+
+    /// From now on pages are remembered until [`Book::next_unsaved`] names them.
+    pub(crate) fn save_pages(&mut self, on: bool) {
+        self.tree.unsaved = on.then(Default::default);
+    }
+
+    /// Pages that wait to be named, those that are gone included.
+    pub(crate) fn unsaved(&self) -> usize {
+        self.tree.unsaved.as_ref().map_or(0, |u| u.len())
+    }
+
+    /// A cached page that was not named before, never before the page it belongs below.
+    pub(crate) fn next_unsaved(&mut self) -> Option<(PageName, Box<[PageId]>)> {
+        let id = self.tree.next_unsaved()?;
+        let node = self.tree.node(id)?;
+        let parent = self.tree.node(node.up?)?.key;
+        let name = PageName { key: node.key, parent, ids: node.ids, index: self.tree.index(id) };
+        Some((name, node.pages.clone()))
     }
 
     /// Room for one more page under the caps, evicting if need be; never `keep`.
@@ -182,7 +231,7 @@ impl Book {
     }
 
     /// The tree lets go of a leaf.
-    pub(super) fn drop_node(&mut self, id: NodeId, evicted: bool) -> bool {
+    pub(crate) fn drop_node(&mut self, id: NodeId, evicted: bool) -> bool {
         let Some(node) = self.tree.remove(id, evicted) else { return false };
         for (group, &page) in self.groups.iter_mut().zip(&node.pages) {
             group.pool.let_go(page);
@@ -269,9 +318,26 @@ impl Book {
             Some(Hot { root: self.tree.node(id)?.root, tokens: self.tree.tokens(id), uses })
         });
         let mut hot: Vec<Hot> = hot.collect();
+        let (now, half_life) = (self.tree.clock.now(), self.tree.limits.half_life.as_secs_f64().max(1e-9));
+        let halves = now.saturating_sub(self.tree.past_at).as_secs_f64() / half_life;
+        for past in &self.tree.past {
+            // What this process has seen itself counts on from there.
+            match hot.iter_mut().find(|h| h.root == past.root && h.tokens == past.tokens) {
+                Some(h) => h.uses += past.uses * (-halves).exp2(),
+                None => hot.push(Hot { uses: past.uses * (-halves).exp2(), ..past.clone() }),
+            }
+        }
         hot.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
         hot.truncate(n);
         hot
+    }
+
+    /// Takes up what an earlier process found hot, `age` ago: it counts in [`Book::hot`], and decays, beside what is
+    /// used now. The ids come from a file: whoever computes them checks them against the vocabulary.
+    pub fn recall(&mut self, mut hot: Vec<Hot>, age: Duration) {
+        let half_life = self.tree.limits.half_life.as_secs_f64().max(1e-9);
+        hot.iter_mut().for_each(|h| h.uses *= (-age.as_secs_f64() / half_life).exp2());
+        (self.tree.past, self.tree.past_at) = (hot, self.tree.clock.now());
     }
 
     /// Whether the tree's pages are those that the pools and the sequences believe them to be.

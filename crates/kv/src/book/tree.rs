@@ -4,7 +4,7 @@
 //! A walk compares token ids, never hashes, so a hit is exact. Children are ordered by their ids: the longest common
 //! prefix with any child is with a neighbour of the place where the wanted ids would stand.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tamp_base::clock::{Clock, ManualClock};
 use tamp_base::ids::{PAGE, PageId, Token};
 
 use super::log::{Gone, Log};
-use crate::prefix::{Hash, Ids, KvEvent, PrefixCounts, PrefixKey, PrefixLimits, chain};
+use crate::prefix::{Hash, Hot, Ids, KvEvent, PrefixCounts, PrefixKey, PrefixLimits, chain};
 
 /// Namespaces remembered after their last page has gone; counts of forgotten ones stay in the total.
 const NAMESPACES: usize = 1024;
@@ -29,7 +29,7 @@ pub(super) struct Node {
     /// `[groups]`
     pub pages: Box<[PageId]>,
     pub children: BTreeMap<Ids, NodeId>,
-    /// tick of the last use of the node or of anything that was below it
+    /// tick of the last use; a use goes from the root down, so what is below is never older by more than one use
     last: u64,
     /// uses, decayed to `warm_at`
     heat: f64,
@@ -64,6 +64,11 @@ pub(super) struct Tree {
     pub clock: Arc<dyn Clock>,
     pub gone: Gone,
     pub log: Log,
+    /// pages that no tier was given yet, parents first, with their birth; `None` while there is no tier
+    pub unsaved: Option<VecDeque<(NodeId, u64)>>,
+    /// hot prefixes of an earlier process, with their heat at `past_at`
+    pub past: Vec<Hot>,
+    pub past_at: Duration,
 }
 
 #[derive(Default)]
@@ -92,6 +97,9 @@ impl Default for Tree {
             clock: Arc::new(ManualClock::default()),
             gone: Gone::default(),
             log: Log::default(),
+            unsaved: None,
+            past: Vec::new(),
+            past_at: Duration::ZERO,
         }
     }
 }
@@ -184,8 +192,9 @@ impl Tree {
         }
     }
 
-    /// A page below `up`, used once. The caller has looked that it is not there yet.
-    pub fn insert(&mut self, up: NodeId, ids: &Ids, pages: Box<[PageId]>) -> Option<NodeId> {
+    /// A page below `up`. The caller has looked that it is not there yet. `used`: by a sequence, so that it is hot and
+    /// worth saving; else it comes from a tier.
+    pub fn insert(&mut self, up: NodeId, ids: &Ids, pages: Box<[PageId]>, used: bool) -> Option<NodeId> {
         let above = self.node(up)?;
         let (root, key, was_leaf) = (above.root, chain(&above.key, ids), above.children.is_empty());
         let parent = above.up.map(|_| above.key);
@@ -202,15 +211,17 @@ impl Tree {
             pages,
             children: BTreeMap::new(),
             last,
-            heat: 1.0,
+            heat: f64::from(used),
             warm_at,
             born: 0,
         });
         self.node_mut(up)?.children.insert(*ids, id);
+        if let Some(unsaved) = self.unsaved.as_mut().filter(|_| used) {
+            unsaved.push_back((id, last));
+        }
         self.list(id);
         self.space(root.namespace).counts.cached += 1;
         self.total.cached += 1;
-        self.gone.forget(&key);
         self.log.push(|| KvEvent::Stored { hash: key, parent, tokens: *ids });
         Some(id)
     }
@@ -230,10 +241,19 @@ impl Tree {
         self.total.cached -= 1;
         self.total.evicted += u64::from(evicted);
         self.gone.add(&node.key);
+        // Where nobody saves, the queue of those that are gone must not grow.
+        if self.unsaved.as_ref().is_some_and(|u| u.len() > 2 * self.total.cached + 64) {
+            let nodes = &self.nodes;
+            let live = |&(id, born): &(NodeId, u64)| {
+                nodes.get(id as usize).and_then(Option::as_ref).is_some_and(|n| n.born == born)
+            };
+            if let Some(unsaved) = &mut self.unsaved {
+                unsaved.retain(live);
+            }
+        }
         self.log.push(|| KvEvent::Removed { hash: node.key });
         if let Some(above) = self.node_mut(up) {
             above.children.remove(&node.ids);
-            above.last = above.last.max(node.last);
             if above.children.is_empty() {
                 if above.up.is_some() {
                     self.list(up);
@@ -310,6 +330,25 @@ impl Tree {
         };
         add(&mut self.space(namespace).counts);
         add(&mut self.total);
+    }
+
+    /// The next page to save, if it is still there.
+    pub fn next_unsaved(&mut self) -> Option<NodeId> {
+        loop {
+            let (id, born) = self.unsaved.as_mut()?.pop_front()?;
+            if self.node(id).is_some_and(|n| n.born == born) {
+                return Some(id);
+            }
+        }
+    }
+
+    /// Index of a node's page in its sequence.
+    pub fn index(&self, mut id: NodeId) -> u32 {
+        let mut above = 0u32;
+        while let Some(up) = self.node(id).and_then(|n| n.up) {
+            (id, above) = (up, above + 1);
+        }
+        above.saturating_sub(1)
     }
 
     /// Ids from the root to a node, whole pages.
