@@ -283,6 +283,7 @@ impl<D: Device> Engine<D> {
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
             return Err(EngineError::Token { token, vocab });
         }
+        request.think.as_ref().map_or(Ok(()), |t| t.check(vocab))?;
         let tokens = self.limit(request);
         let (need, total) = (tokens.div_ceil(PAGE), self.kv.total());
         if need > total {
@@ -315,6 +316,9 @@ impl<D: Device> Engine<D> {
             usage: Usage::default(),
             ask: Ask { who: request.who, task: request.task, deadline: request.deadline },
         };
+        if let Some(think) = request.think {
+            self.gates.think(id, think);
+        }
         self.seqs.insert(id, seq);
         Ok(id)
     }

@@ -6,10 +6,10 @@
 //! * Answers under way get their row first. While there are any, prompts get `share` rows together, which bounds the
 //!   time between two tokens. Among equals the shorter rest of a prompt goes first, to a factor of two, so that a short
 //!   prompt does not wait for a long one. The eldest prompt gets an eighth of a share whatever goes before it.
-//! * In passes without answers under way, prompts that end in it fill the chunk, and one that does not gets a share: its
-//!   pass is what somebody who comes meanwhile waits for. With one place nobody comes, and it gets the chunk.
-//! * When pages run out, one sequence is sheltered: it goes first, may take pages from all and loses none until it ends.
-//!   So somebody always ends, however the order moves. All others take only from those they outrank.
+//! * In passes without answers under way, prompts that one pass can take fill the chunk, and a longer one gets a share at
+//!   a time: its pass is what somebody who comes meanwhile waits for. With one place nobody comes, and it gets the chunk.
+//! * When pages run out, the first that holds some is sheltered: it goes first, may take pages from all and loses none
+//!   until it ends. So somebody always ends, however the order moves. All others take only from those they outrank.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -131,13 +131,12 @@ impl<O: Order> Pack<O> {
 
     /// Whether anybody would give pages up for a sequence.
     fn may_push(&self, l: &Line, lines: &[Line], book: &Book) -> bool {
-        let alone = self.sheltered.is_none_or(|s| s == l.seq);
         let holds = |v: &&Line| v.seq != l.seq && holds_pages(book, v.seq);
         let others: Vec<&Line> = lines.iter().filter(holds).collect();
         others.is_empty()
             || others.iter().any(|v| {
                 let safe = self.sheltered == Some(v.seq);
-                !safe && (alone || !v.ready || self.order.outranks(l, v))
+                !safe && (!v.ready || self.order.outranks(l, v))
             })
     }
 
@@ -152,8 +151,7 @@ impl<O: Order> Pack<O> {
         turn: &mut Turn,
     ) -> bool {
         while book.reserve(line.seq, rows).is_err() {
-            let runs = |s: &&Seat<'_>| s.holds || !s.line.held;
-            self.sheltered = self.sheltered.or_else(|| seats.iter().find(runs).map(|s| s.line.seq));
+            self.sheltered = self.sheltered.or_else(|| seats.iter().find(|s| s.holds).map(|s| s.line.seq));
             let Some(victim) = self.victim(line, lines, seats, book, &turn.preempted) else {
                 if lines.iter().all(|l| l.seq == line.seq || !holds_pages(book, l.seq)) {
                     turn.starved.push(line.seq);
@@ -217,7 +215,7 @@ impl<O: Order> Pack<O> {
             let floor = (share.min(free) / 8).max(1);
             let is_eldest = eldest == Some(seq);
             let mine = if eldest.is_none() || is_eldest { free } else { free.saturating_sub(floor) };
-            let ends = !answers && seat.left <= mine;
+            let ends = !answers && !seat.holds && seat.left <= mine;
             let most = if ends || (!answers && batch == 1) { mine } else { share.saturating_sub(given) };
             let mut rows = seat.left.min(most).min(mine);
             if is_eldest {
