@@ -388,6 +388,16 @@ fn a_light_tenant_hardly_notices_a_heavy_one_and_no_throughput_is_lost() {
 }
 
 #[test]
+fn four_streams_beside_forty_are_answered_at_least_three_times_as_soon_as_first_come_first_served() {
+    // of a small model on a CPU, where every row makes a pass longer
+    let (ctx, costs) = (PolicyCtx { chunk: 64, batch: 8, share: 32 }, (0.9, 0.1));
+    let light =
+        |policy| p99(two(policy, ctx, [40, 4], [1.0, 1.0], costs).2[1].iter().map(|e| e.ms).collect());
+    let (fair, plain) = (light("tenant"), light("fcfs"));
+    assert!(3.0 * fair < plain, "p99 of {fair:.1} ms, {plain:.1} first come first served");
+}
+
+#[test]
 fn nobody_saves_service_up_by_staying_away() {
     let mut sim = Sim::new("tenant", PolicyCtx { chunk: 64, batch: 2, share: 32 }, 1000);
     let busy = |sim: &mut Sim, tenants: &[u32], passes: usize| {

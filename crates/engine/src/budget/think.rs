@@ -112,9 +112,11 @@ impl Gates {
         let mut close = self.thoughts.said(seq.id, token, ends_line, self.gate.below(1, 0))?;
         // These tokens are the caller's too. What the budget no longer has is not said, and the next turn ends it.
         if let Some(grant) = self.grants.get_mut(&seq.id) {
-            let got = grant.budget.take(close.len(), 0);
+            let said = (seq.tokens.len() - seq.prompt).saturating_sub(grant.said);
+            let have = grant.tokens.saturating_sub(said);
+            let got = grant.budget.take(close.len().saturating_sub(have), 0);
             grant.tokens += got;
-            close.truncate(got);
+            close.truncate(have + got);
         }
         for token in close {
             seq.chain.advance(token);

@@ -4,8 +4,8 @@
 //!   start beyond them where pages are free, and the last in order then skip passes with their pages kept: nothing is
 //!   computed twice.
 //! * Answers under way get their row first. While there are any, prompts get `share` rows together, which bounds the
-//!   time between two tokens. Among equals the shorter rest of a prompt goes first, to a factor of two, so that a short
-//!   prompt does not wait for a long one. The eldest prompt gets an eighth of a share whatever goes before it.
+//!   time between two tokens. Among equals the shorter prompt goes first, to a factor of two, so that it does not wait for
+//!   the rest of a long one. The eldest prompt gets an eighth of a share whatever goes before it.
 //! * In passes without answers under way, prompts that one pass can take fill the chunk, and a longer one gets a share at
 //!   a time: its pass is what somebody who comes meanwhile waits for. With one place nobody comes, and it gets the chunk.
 //! * When pages run out, the first that holds some is sheltered: it goes first, may take pages from all and loses none
@@ -20,8 +20,8 @@ use tamp_kv::Book;
 use super::{Charge, Line, Policy, PolicyCtx};
 use crate::turn::{Part, Turn};
 
-/// Rows that count as the same rest of a prompt.
-const REST: usize = 64;
+/// Prompts up to this length count as equally short, and then those of up to twice the length.
+const LONG: usize = 64;
 
 /// What tells one policy from another.
 pub(super) trait Order: Send {
@@ -202,8 +202,8 @@ impl<O: Order> Pack<O> {
         let mut prompts: Vec<&Seat<'_>> = parts.iter().filter(|s| !s.decodes()).collect();
         let mut eldest = prompts.iter().map(|s| s.line.seq).min();
         prompts.sort_by(|a, b| {
-            let rest = |s: &Seat<'_>| s.left.div_ceil(REST).max(1).ilog2();
-            a.rank.total_cmp(&b.rank).then(rest(a).cmp(&rest(b))).then(a.line.seq.cmp(&b.line.seq))
+            let long = |s: &Seat<'_>| s.line.tokens.div_ceil(LONG).max(1).ilog2();
+            a.rank.total_cmp(&b.rank).then(long(a).cmp(&long(b))).then(a.line.seq.cmp(&b.line.seq))
         });
         let mut given = 0;
         for seat in prompts {
@@ -230,6 +230,22 @@ impl<O: Order> Pack<O> {
     }
 }
 
+impl<O: Order> Pack<O> {
+    /// Prompts that found no rows left their places empty: answers beyond the places take them.
+    fn fill(&mut self, lines: &[Line], seats: &[Seat<'_>], book: &mut Book, turn: &mut Turn) {
+        let PolicyCtx { chunk, batch, .. } = self.ctx;
+        let rows = |turn: &Turn| turn.parts.iter().map(|p| p.rows).sum::<usize>();
+        for seat in seats.iter().filter(|s| s.decodes()) {
+            let seq = seat.line.seq;
+            let in_turn = turn.parts.iter().any(|p| p.seq == seq) || turn.preempted.contains(&seq);
+            let fits = turn.parts.len() < batch && rows(turn) < chunk && book.need(seq, 1) <= book.room();
+            if !in_turn && fits && self.make_room(seat.line, 1, lines, seats, book, turn) {
+                turn.parts.push(Part { seq, rows: 1, draft: 0 });
+            }
+        }
+    }
+}
+
 fn holds_pages(book: &Book, seq: SeqId) -> bool {
     !book.table(seq, 0).is_empty()
 }
@@ -248,7 +264,13 @@ impl<O: Order> Policy for Pack<O> {
                 turn.parts.push(Part { seq: seat.line.seq, rows: 1, draft: 0 });
             }
         }
+        let answers = !turn.parts.is_empty();
         self.prompts(&parts, lines, &seats, book, &mut turn);
+        let prompts: usize = turn.parts.iter().map(|p| p.rows).sum();
+        // A pass that prompts have filled is too long for an answer.
+        if answers || prompts <= self.ctx.share {
+            self.fill(lines, &seats, book, &mut turn);
+        }
         let spare = self.ctx.chunk - turn.parts.iter().map(|p| p.rows).sum::<usize>();
         let choosing = turn.parts.len().max(1);
         turn.parts.iter_mut().for_each(|p| p.draft = spare / choosing);
