@@ -5,6 +5,8 @@
 //! accepted; what a step did not say goes back before the next one. So a budget can be spent to the last token and
 //! never beyond, however many tokens a step brings.
 
+pub(crate) mod think;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,9 +16,12 @@ use tamp_base::count::Acts;
 use tamp_base::ids::SeqId;
 use tamp_kv::Device;
 use tamp_sample::FinishReason;
+use tamp_spec::Draft;
 
 use crate::Engine;
 use crate::turn::Turn;
+
+pub use think::Think;
 
 /// Tokens that somebody may still be answered with; shared by all its requests, on any thread.
 #[derive(Debug, Default)]
@@ -40,12 +45,12 @@ impl Budget {
         Budget { free: AtomicI64::new(i64::try_from(tokens).unwrap_or(i64::MAX)), ..Budget::default() }
     }
 
-    /// Takes up to `want` tokens, of which `below` may be overdrawn, and says how many.
+    /// Takes up to `want` tokens, of which `below` may be beyond the budget, and says how many.
     fn take(&self, want: usize, below: usize) -> usize {
         let (mut got, below) = (0, i64::try_from(below).unwrap_or(i64::MAX));
         let want = i64::try_from(want).unwrap_or(i64::MAX);
         let _ = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
-            got = want.min(free.saturating_add(below)).max(0);
+            got = want.min(free.max(0).saturating_add(below));
             (got > 0).then(|| free - got)
         });
         self.reserved.fetch_add(got as u64, Ordering::AcqRel);
@@ -179,12 +184,24 @@ pub(crate) struct Gates {
     grants: BTreeMap<SeqId, Grant>,
     /// tokens beyond their budget, of live sequences that have any
     over: BTreeMap<SeqId, usize>,
+    thoughts: think::Thoughts,
     acts: Acts,
 }
 
 impl Gates {
     pub fn new(gate: Box<dyn Gate>) -> Gates {
-        Gates { gate, grants: BTreeMap::new(), over: BTreeMap::new(), acts: Acts::default() }
+        Gates {
+            gate,
+            grants: BTreeMap::new(),
+            over: BTreeMap::new(),
+            thoughts: think::Thoughts::default(),
+            acts: Acts::default(),
+        }
+    }
+
+    /// A sequence begins that has a bound on its thoughts.
+    pub fn think(&mut self, seq: SeqId, think: Think) {
+        self.thoughts.open(seq, think);
     }
 
     /// Settles what a sequence said since it was granted. To be told for each before the next turn.
@@ -202,6 +219,7 @@ impl Gates {
     pub fn forget(&mut self, seq: SeqId, said: usize) {
         self.settle(seq, said);
         self.over.remove(&seq);
+        self.thoughts.forget(seq);
     }
 
     /// Asks for the one token that a choosing sequence brings at least. One that only reads its prompt reserves
@@ -241,7 +259,19 @@ impl Gates {
 
     /// Draft tokens that a sequence may get accepted in this turn.
     pub fn depth(&self, seq: SeqId) -> usize {
-        self.grants.get(&seq).map_or(usize::MAX, |g| g.tokens.saturating_sub(1))
+        let granted = self.grants.get(&seq).map_or(usize::MAX, |g| g.tokens.saturating_sub(1));
+        // A gate that binds nobody binds no thought either.
+        let thought = if self.gate.below(1, 0) == usize::MAX { usize::MAX } else { self.thoughts.depth(seq) };
+        granted.min(thought)
+    }
+
+    /// Shortens a draft in which a thought begins, so that it cannot end beyond its bound.
+    pub fn clip(&self, seq: SeqId, draft: &mut Draft, vocab: usize) {
+        if let Some(depth) = self.thoughts.after_opening(seq)
+            && draft.nodes().iter().any(|n| self.thoughts.opens(seq, n.token))
+        {
+            draft.clip(draft.len(), depth, vocab);
+        }
     }
 
     pub fn acts(&self) -> Acts {

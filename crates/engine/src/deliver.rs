@@ -83,6 +83,10 @@ impl<D: Device> Engine<D> {
                     end = Some(if stopped { FinishReason::Stop } else { FinishReason::Length });
                     break;
                 }
+                end = self.gates.end_thought(seq, &self.tokenizer, token);
+                if end.is_some() {
+                    break;
+                }
             }
             if let Some(reason) = end {
                 self.finish(id, reason, None);

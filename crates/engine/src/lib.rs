@@ -311,6 +311,7 @@ impl<D: Device> Engine<D> {
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
             return Err(EngineError::Token { token, vocab });
         }
+        request.think.as_ref().map_or(Ok(()), |t| t.check(vocab))?;
         let tokens = self.limit(request);
         let (need, total) = (tokens.div_ceil(PAGE), self.kv.total());
         if need > total {
@@ -349,6 +350,9 @@ impl<D: Device> Engine<D> {
                 deadline: request.deadline,
             },
         };
+        if let Some(think) = request.think {
+            self.gates.think(id, think);
+        }
         self.seqs.insert(id, seq);
         Ok(id)
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tamp_base::ids::{Namespace, TenantId, Token};
 use tamp_sample::{FinishReason, Logprobs, Params};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Think};
 use crate::error::Failure;
 
 /// Who asks: what scheduling, accounting and the prefix cache know of a caller.
@@ -76,6 +76,8 @@ pub struct Request {
     pub explain_cache: bool,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
     pub deadline: Option<Duration>,
+    /// how long the answer may think; `None` = as long as it likes
+    pub think: Option<Think>,
 }
 
 /// A switch that ends a sequence; clones share it.

@@ -138,6 +138,7 @@ impl<D: Device> Engine<D> {
         drafts.resize(views.len(), Draft::default());
         for (draft, view) in drafts.iter_mut().zip(&views) {
             draft.clip(view.rows.min(spare), view.depth, vocab);
+            self.gates.clip(view.seq, draft, vocab);
             spare -= draft.len();
         }
         drafts

@@ -4,12 +4,12 @@
 //!   start beyond them where pages are free, and the last in order then skip passes with their pages kept: nothing is
 //!   computed twice.
 //! * Answers under way get their row first. While there are any, prompts get `share` rows together, which bounds the
-//!   time between two tokens. Among equals the shorter rest of a prompt goes first, to a factor of two, so that a short
-//!   prompt does not wait for a long one. The eldest prompt gets an eighth of a share whatever goes before it.
-//! * In passes without answers under way, prompts that end in it fill the chunk, and one that does not gets a share: its
-//!   pass is what somebody who comes meanwhile waits for. With one place nobody comes, and it gets the chunk.
-//! * When pages run out, one sequence is sheltered: it goes first, may take pages from all and loses none until it ends.
-//!   So somebody always ends, however the order moves. All others take only from those they outrank.
+//!   time between two tokens. Among equals the shorter prompt goes first, to a factor of two, so that it does not wait for
+//!   the rest of a long one. The eldest prompt gets an eighth of a share whatever goes before it.
+//! * In passes without answers under way, prompts that one pass can take fill the chunk, and a longer one gets a share at
+//!   a time: its pass is what somebody who comes meanwhile waits for. With one place nobody comes, and it gets the chunk.
+//! * When pages run out, the first that holds some is sheltered: it goes first, may take pages from all and loses none
+//!   until it ends. So somebody always ends, however the order moves. All others take only from those they outrank.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use tamp_kv::Book;
 use super::{Charge, Desk, Line, Policy, PolicyCtx};
 use crate::turn::{Part, Turn};
 
-/// Rows that count as the same rest of a prompt.
-const REST: usize = 64;
+/// Prompts up to this length count as equally short, and then those of up to twice the length.
+const LONG: usize = 64;
 
 /// What tells one policy from another.
 pub(super) trait Order: Send {
@@ -142,13 +142,12 @@ impl<O: Order> Pack<O> {
 
     /// Whether anybody would give pages up for a sequence.
     fn may_push(&self, l: &Line, lines: &[Line], book: &Book) -> bool {
-        let alone = self.sheltered.is_none_or(|s| s == l.seq);
         let holds = |v: &&Line| v.seq != l.seq && holds_pages(book, v.seq);
         let others: Vec<&Line> = lines.iter().filter(holds).collect();
         others.is_empty()
             || others.iter().any(|v| {
                 let safe = self.sheltered == Some(v.seq);
-                !safe && (alone || !v.ready || self.order.outranks(l, v))
+                !safe && (!v.ready || self.order.outranks(l, v))
             })
     }
 
@@ -163,8 +162,7 @@ impl<O: Order> Pack<O> {
         turn: &mut Turn,
     ) -> bool {
         while book.reserve(line.seq, rows).is_err() {
-            let runs = |s: &&Seat<'_>| s.holds || !s.line.held;
-            self.sheltered = self.sheltered.or_else(|| seats.iter().find(runs).map(|s| s.line.seq));
+            self.sheltered = self.sheltered.or_else(|| seats.iter().find(|s| s.holds).map(|s| s.line.seq));
             let Some(victim) = self.victim(line, lines, seats, book, &turn.preempted) else {
                 if lines.iter().all(|l| l.seq == line.seq || !holds_pages(book, l.seq)) {
                     turn.starved.push(line.seq);
@@ -215,8 +213,8 @@ impl<O: Order> Pack<O> {
         let mut prompts: Vec<&Seat<'_>> = parts.iter().filter(|s| !s.decodes()).collect();
         let mut eldest = prompts.iter().map(|s| s.line.seq).min();
         prompts.sort_by(|a, b| {
-            let rest = |s: &Seat<'_>| s.left.div_ceil(REST).max(1).ilog2();
-            a.rank.total_cmp(&b.rank).then(rest(a).cmp(&rest(b))).then(a.line.seq.cmp(&b.line.seq))
+            let long = |s: &Seat<'_>| s.line.tokens.div_ceil(LONG).max(1).ilog2();
+            a.rank.total_cmp(&b.rank).then(long(a).cmp(&long(b))).then(a.line.seq.cmp(&b.line.seq))
         });
         let mut given = 0;
         for seat in prompts {
@@ -228,7 +226,7 @@ impl<O: Order> Pack<O> {
             let floor = (share.min(free) / 8).max(1);
             let is_eldest = eldest == Some(seq);
             let mine = if eldest.is_none() || is_eldest { free } else { free.saturating_sub(floor) };
-            let ends = !answers && seat.left <= mine;
+            let ends = !answers && !seat.holds && seat.left <= mine;
             let most = if ends || (!answers && batch == 1) { mine } else { share.saturating_sub(given) };
             let mut rows = seat.left.min(most).min(mine);
             if is_eldest {
@@ -238,6 +236,22 @@ impl<O: Order> Pack<O> {
             if rows > 0 && self.make_room(seat.line, rows, lines, seats, book, turn) {
                 given += rows;
                 turn.parts.push(Part { seq, rows, draft: 0 });
+            }
+        }
+    }
+}
+
+impl<O: Order> Pack<O> {
+    /// Prompts that found no rows left their places empty: answers beyond the places take them.
+    fn fill(&mut self, lines: &[Line], seats: &[Seat<'_>], book: &mut Book, turn: &mut Turn) {
+        let PolicyCtx { chunk, batch, .. } = self.ctx;
+        let rows = |turn: &Turn| turn.parts.iter().map(|p| p.rows).sum::<usize>();
+        for seat in seats.iter().filter(|s| s.decodes()) {
+            let seq = seat.line.seq;
+            let in_turn = turn.parts.iter().any(|p| p.seq == seq) || turn.preempted.contains(&seq);
+            let fits = turn.parts.len() < batch && rows(turn) < chunk && book.need(seq, 1) <= book.room();
+            if !in_turn && fits && self.make_room(seat.line, 1, lines, seats, book, turn) {
+                turn.parts.push(Part { seq, rows: 1, draft: 0 });
             }
         }
     }
@@ -262,7 +276,13 @@ impl<O: Order> Policy for Pack<O> {
                 turn.parts.push(Part { seq: seat.line.seq, rows: 1, draft: 0 });
             }
         }
+        let answers = !turn.parts.is_empty();
         self.prompts(&parts, lines, &seats, book, &mut turn);
+        let prompts: usize = turn.parts.iter().map(|p| p.rows).sum();
+        // A pass that prompts have filled is too long for an answer.
+        if answers || prompts <= self.ctx.share {
+            self.fill(lines, &seats, book, &mut turn);
+        }
         let spare = self.ctx.chunk - turn.parts.iter().map(|p| p.rows).sum::<usize>();
         let choosing = turn.parts.len().max(1);
         turn.parts.iter_mut().for_each(|p| p.draft = spare / choosing);

@@ -35,8 +35,8 @@ struct Rest {
     age: f64,
 }
 
-/// Predicted rest in tokens of an answer. What has been through the model does not count: a sequence under way would
-/// otherwise lose its pages to one that is as long.
+/// Predicted rest in tokens of an answer. Until it begins its whole prompt counts, whatever of it is computed: a prompt
+/// that lost its pages would else fall behind for having lost them.
 fn rest(line: &Line) -> f64 {
     let allowed = line.limit.saturating_sub(line.tokens);
     let answer = line.expect.map_or(allowed, |e| e.min(allowed));
