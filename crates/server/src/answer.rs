@@ -98,8 +98,9 @@ impl Flows {
 
     /// The next event, if there is one now.
     pub fn try_next(&mut self) -> Option<(usize, Said)> {
-        let i = (0..self.flows.len()).map(|k| (self.next + k) % self.flows.len());
-        let found = i.into_iter().find_map(|i| Some((i, self.flows[i].as_mut()?.try_next()?)));
+        let (n, start) = (self.flows.len(), self.next);
+        let mut order = (0..n).map(|k| (start + k) % n);
+        let found = order.find_map(|i| Some((i, self.flows[i].as_mut()?.try_next()?)));
         found.map(|(i, e)| (i, self.said(i, e)))
     }
 
@@ -143,25 +144,24 @@ impl Flows {
         }
     }
 
-    /// Waits for all answers, with the likelihoods of their tokens.
+    /// Waits for all answers.
     ///
     /// # Errors
     /// The first that failed.
     pub async fn whole(mut self) -> Result<Vec<Whole>, ApiError> {
-        let mut likely: Vec<Vec<Likely>> = vec![Vec::new(); self.flows.len()];
+        let mut said: Vec<Vec<Said>> = vec![Vec::new(); self.flows.len()];
         let mut answers: Vec<Option<Answer>> = vec![None; self.flows.len()];
-        while let Some((i, said)) = self.next().await? {
-            match said {
-                Said::Token { likely: Some(l), .. } => likely[i].push(l),
-                Said::Token { .. } | Said::Text(_) => {}
+        while let Some((i, event)) = self.next().await? {
+            match event {
                 Said::Done(a) => match &a.failure {
                     Some(f) => return Err(f.into()),
                     None => answers[i] = Some(*a),
                 },
+                other => said[i].push(other),
             }
         }
-        let whole = answers.into_iter().zip(likely);
-        whole.map(|(a, likely)| Ok(Whole { answer: a.ok_or_else(gone)?, likely })).collect()
+        let whole = answers.into_iter().zip(said);
+        whole.map(|(a, said)| Ok(Whole { answer: a.ok_or_else(gone)?, said })).collect()
     }
 }
 
@@ -170,8 +170,16 @@ impl Flows {
 pub struct Whole {
     /// the answer
     pub answer: Answer,
-    /// of each token, where the request asked
-    pub likely: Vec<Likely>,
+    /// what was said, without the end: at most as much as the context holds
+    pub said: Vec<Said>,
+}
+
+impl Whole {
+    /// The likelihoods of the answer's tokens, where the request asked.
+    pub fn likely(&self) -> Vec<Likely> {
+        let of = |s: &Said| if let Said::Token { likely, .. } = s { likely.clone() } else { None };
+        self.said.iter().filter_map(of).collect()
+    }
 }
 
 /// OpenAI's word for why an answer ended. `deadline` has none of theirs, and cutting an answer short must not look

@@ -158,9 +158,9 @@ pub fn stops(v: &Value) -> Result<Vec<String>, ApiError> {
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(ApiError::internal("reading the prompt panicked; this is a bug, see the log")))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(ApiError::internal("reading the prompt panicked; this is a bug, see the log"))
+    })
 }
 
 /// A conversation as the model was trained to read it: the text and its tokens.

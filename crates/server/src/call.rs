@@ -39,7 +39,10 @@ impl FromRequest<Arc<App>> for Call {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => return Err(too_large(most)),
             Ok(Err(e)) => {
-                return Err(ApiError::bad("invalid_body", format!("the body ended before it was whole: {e}")));
+                return Err(ApiError::bad(
+                    "invalid_body",
+                    format!("the body ended before it was whole: {e}"),
+                ));
             }
             Err(_) => {
                 let why = format!("the body was not whole after {:?}", app.limits.body_time);

@@ -30,7 +30,11 @@ fn prompt_schema() -> Value {
 static OWN: &[Field] = &[
     field("prompt", What::Own(prompt_schema), "text or token ids, or an array of these: each is answered"),
     field("echo", What::Bool, "the answer begins with the prompt [false]"),
-    field("logprobs", What::Int(0, MOST_LOGPROBS), "log-probabilities of so many likeliest tokens per position"),
+    field(
+        "logprobs",
+        What::Int(0, MOST_LOGPROBS),
+        "log-probabilities of so many likeliest tokens per position",
+    ),
     field("best_of", What::Only(&["1"], "ask for `n` answers and choose among them"), "only 1"),
     field("suffix", What::Only(&["\"\""], "no model here was made to fill a gap"), "not possible"),
 ];
@@ -113,14 +117,18 @@ async fn completions(call: Call) -> Result<Response, ApiError> {
     let options = Options::read(&form)?;
     let echo = form.flag("echo").unwrap_or(false);
     if echo && wish.params.logprobs.is_some() {
-        let why = "`echo` with `logprobs` asks for log-probabilities of the prompt, which are not computed here";
+        let why =
+            "`echo` with `logprobs` asks for log-probabilities of the prompt, which are not computed here";
         return Err(ApiError { code: "unsupported_value", ..ApiError::field("logprobs", why) });
     }
     let (texts, prompts): (Vec<String>, Vec<Vec<Token>>) =
         read(&form, &model, &app.limits).await?.into_iter().unzip();
     if prompts.len() * wish.choices as usize > app.limits.inputs {
         let why = format!("prompts × n = {} × {} is too many", prompts.len(), wish.choices);
-        return Err(ApiError::field("n", format!("{why}; at most {} sequences per request", app.limits.inputs)));
+        return Err(ApiError::field(
+            "n",
+            format!("{why}; at most {} sequences per request", app.limits.inputs),
+        ));
     }
     let ask = Ask::new(&call, model.clone());
     let head = Head::new("text_completion", "cmpl", &ask, wish.params.seed);
@@ -129,7 +137,8 @@ async fn completions(call: Call) -> Result<Response, ApiError> {
     let per = wish.choices as usize;
     let echoed = |i: usize| echoes.get(i / per).map_or("", String::as_str);
     if wish.streams {
-        let choices = (0..flows.len()).map(|i| Choice { text: echoed(i).into(), ..Choice::default() }).collect();
+        let choices =
+            (0..flows.len()).map(|i| Choice { text: echoed(i).into(), ..Choice::default() }).collect();
         let say = Stream { head, model, options, per, choices, bill: Bill::default() };
         return Ok(sse::response(flows, say, pace(&app)?, app.limits.keep_alive));
     }
@@ -150,12 +159,11 @@ pub fn tally(bill: &mut Bill, i: usize, per: usize, a: &tamp_engine::Answer) {
 }
 
 fn choice(i: usize, w: &Whole, echo: &str, model: &Served) -> Value {
-    let asked = !w.likely.is_empty();
-    let mut at = 0;
+    let (likely, mut at) = (w.likely(), 0);
     json!({
         "index": i,
         "text": format!("{echo}{}", w.answer.text),
-        "logprobs": asked.then(|| logprobs(&w.likely, model, &mut at)),
+        "logprobs": (!likely.is_empty()).then(|| logprobs(&likely, model, &mut at)),
         "finish_reason": finish_word(w.answer.finish_reason),
     })
 }

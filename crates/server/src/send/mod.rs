@@ -17,7 +17,8 @@ pub trait Pace: Send {
 }
 
 /// The room.
-pub static TABLE: Table<dyn Pace, ()> = Table { room: "server.stream", rows: &[&each::ENTRY, &chunked::ENTRY] };
+pub static TABLE: Table<dyn Pace, ()> =
+    Table { room: "server.stream", rows: &[&each::ENTRY, &chunked::ENTRY] };
 
 /// Every room of the server.
 pub fn rooms() -> Vec<Room> {

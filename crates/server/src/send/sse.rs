@@ -112,7 +112,12 @@ impl<S: Say> Writer<S> {
 }
 
 /// The response that streams what these sequences say.
-pub fn response<S: Say + 'static>(flows: Flows, say: S, pace: Box<dyn Pace>, keep_alive: Duration) -> Response {
+pub fn response<S: Say + 'static>(
+    flows: Flows,
+    say: S,
+    pace: Box<dyn Pace>,
+    keep_alive: Duration,
+) -> Response {
     let begun = vec![false; flows.len()];
     let writer =
         Writer { flows, say, pace, keep_alive, waiting: 0, since: Instant::now(), begun, over: false };

@@ -32,17 +32,41 @@ pub static SAMPLING: &[Field] = &[
     field("temperature", What::Num(0.0, 100.0), "0 always takes the likeliest token [1]"),
     field("top_p", What::Above(0.0, 1.0), "keeps the smallest set of tokens with this much probability [1]"),
     field("top_k", What::Int(-1, 1 << 20), "keeps the k likeliest tokens; 0 and -1 keep all [0]"),
-    field("min_p", What::Num(0.0, 1.0), "drops tokens below this fraction of the likeliest one's probability [0]"),
+    field(
+        "min_p",
+        What::Num(0.0, 1.0),
+        "drops tokens below this fraction of the likeliest one's probability [0]",
+    ),
     field("repetition_penalty", What::Above(0.0, 100.0), "divides the logits of tokens already seen [1]"),
-    field("presence_penalty", What::Num(-10.0, 10.0), "subtracted from logits of tokens already generated [0]"),
+    field(
+        "presence_penalty",
+        What::Num(-10.0, 10.0),
+        "subtracted from logits of tokens already generated [0]",
+    ),
     field("frequency_penalty", What::Num(-10.0, 10.0), "subtracted once per time a token was generated [0]"),
     field("logit_bias", What::Own(biases), "token id → number from -100 to 100, added to its logit"),
-    field("seed", What::Int(i64::MIN, i64::MAX), "the same seed gives the same tokens [drawn, and told in the answer]"),
-    field("stop", What::Own(strings), "up to 16 texts of at most 512 bytes that end the answer and are not part of it"),
+    field(
+        "seed",
+        What::Int(i64::MIN, i64::MAX),
+        "the same seed gives the same tokens [drawn, and told in the answer]",
+    ),
+    field(
+        "stop",
+        What::Own(strings),
+        "up to 16 texts of at most 512 bytes that end the answer and are not part of it",
+    ),
     field("ignore_eos", What::Bool, "go on after the model's end token [false]"),
     field("max_tokens", What::Int(1, 1 << 24), "new tokens at most [to the end of the context]"),
-    field("deadline_ms", What::Int(1, 86_400_000), "an answer not done by then ends with finish_reason `deadline`"),
-    field("cache_salt", What::Text(256), "narrows whose prefix cache is shared: only requests with the same salt"),
+    field(
+        "deadline_ms",
+        What::Int(1, 86_400_000),
+        "an answer not done by then ends with finish_reason `deadline`",
+    ),
+    field(
+        "cache_salt",
+        What::Text(256),
+        "narrows whose prefix cache is shared: only requests with the same salt",
+    ),
 ];
 
 /// How the answer is sent.

@@ -215,7 +215,11 @@ pub fn unknown(inside: &str, name: &str, known: impl Iterator<Item = &'static st
 ///
 /// # Errors
 /// 400 naming the place.
-pub fn object<'v>(at: &str, v: &'v Value, known: &[&'static str]) -> Result<&'v Map<String, Value>, ApiError> {
+pub fn object<'v>(
+    at: &str,
+    v: &'v Value,
+    known: &[&'static str],
+) -> Result<&'v Map<String, Value>, ApiError> {
     let Value::Object(map) = v else { return Err(out_of_range(at, v, "an object")) };
     match map.keys().find(|k| !known.contains(&k.as_str())) {
         Some(stranger) => Err(unknown(&format!("{at}."), stranger, known.iter().copied())),
@@ -246,24 +250,34 @@ mod tests {
     #[test]
     fn a_field_that_is_not_taken_is_named_with_its_value_and_range() {
         for (body, says) in [
-            (json!({"n": 1, "temprature": 1}), "there is no field `temprature` here; did you mean `temperature`?"),
+            (
+                json!({"n": 1, "temprature": 1}),
+                "there is no field `temprature` here; did you mean `temperature`?",
+            ),
             (json!({"n": 1, "zzz": 1}), "there is no field `zzz` here"),
             (json!({}), "`n` is missing"),
             (json!({"n": null}), "`n` is missing"),
             (json!({"n": 5}), "`n` = 5 is not taken; expected a whole number from 1 to 4"),
             (json!({"n": 1.5}), "`n` = 1.5 is not taken; expected a whole number from 1 to 4"),
             (json!({"n": 1e300}), "`n` = 1e+300 is not taken; expected a whole number from 1 to 4"),
-            (json!({"n": 1, "temperature": "hot"}), "`temperature` = \"hot\" is not taken; expected a number from 0 to 2"),
+            (
+                json!({"n": 1, "temperature": "hot"}),
+                "`temperature` = \"hot\" is not taken; expected a number from 0 to 2",
+            ),
             (json!({"n": 1, "top_p": 0}), "`top_p` = 0 is not taken; expected a number above 0, up to 1"),
             (json!({"n": 1, "flag": 1}), "`flag` = 1 is not taken; expected true or false"),
-            (json!({"n": 1, "say": "abcd"}), "`say` = \"abcd\" is not taken; expected text of at most 3 bytes"),
+            (
+                json!({"n": 1, "say": "abcd"}),
+                "`say` = \"abcd\" is not taken; expected text of at most 3 bytes",
+            ),
             (json!({"n": 1, "word": "c"}), "`word` = \"c\" is not taken; expected one of a, b"),
             (json!({"n": 1, "store": true}), "`store` = true is not possible here: nothing is stored"),
             (json!([1]), "the body is an array of 1, not an object"),
         ] {
             assert_eq!(Form::read(&SHAPE, body).unwrap_err().message, says);
         }
-        let whole = json!({"n": 2.0, "temperature": 2, "top_p": 1, "store": ["x"], "user": {"a": 1}, "flag": null});
+        let whole =
+            json!({"n": 2.0, "temperature": 2, "top_p": 1, "store": ["x"], "user": {"a": 1}, "flag": null});
         let f = Form::read(&SHAPE, whole).unwrap();
         assert_eq!((f.int("n"), f.num("temperature"), f.flag("flag")), (Some(2), Some(2.0), None));
     }

@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn what_json_says_is_what_is_read() {
-        for text in [r#"{"a":[1,-2,3.5,1e3,true,null,"é\n"],"b":{}}"#, "3", "[]", r#""x""#, "18446744073709551615"] {
+        for text in
+            [r#"{"a":[1,-2,3.5,1e3,true,null,"é\n"],"b":{}}"#, "3", "[]", r#""x""#, "18446744073709551615"]
+        {
             let want: Value = serde_json::from_str(text).unwrap();
             assert_eq!(parse(text.as_bytes(), 8).unwrap(), want, "{text}");
         }

@@ -32,7 +32,9 @@ fn message(at: &str, v: &Value) -> Result<Message, ApiError> {
     };
     let calls = match map.get("tool_calls").filter(|c| !c.is_null()) {
         Some(c) if role == "assistant" => Some(tool_calls(&format!("{at}.tool_calls"), c)?),
-        Some(c) => return Err(out_of_range(&format!("{at}.tool_calls"), c, "none: only `assistant` calls tools")),
+        Some(c) => {
+            return Err(out_of_range(&format!("{at}.tool_calls"), c, "none: only `assistant` calls tools"));
+        }
         None => None,
     };
     let content = content(&format!("{at}.content"), map.get("content").unwrap_or(&Value::Null))?;
@@ -40,7 +42,8 @@ fn message(at: &str, v: &Value) -> Result<Message, ApiError> {
     let wants_id = role == "tool";
     let id = map.get("tool_call_id").unwrap_or(&Value::Null);
     if wants_id != id.is_string() {
-        let want = if wants_id { "the id of the call it answers" } else { "none: only `tool` answers a call" };
+        let want =
+            if wants_id { "the id of the call it answers" } else { "none: only `tool` answers a call" };
         return Err(out_of_range(&format!("{at}.tool_call_id"), id, want));
     }
     if content == Content::None && (role != "assistant" || calls.is_none()) {
@@ -158,7 +161,10 @@ mod tests {
             assert_eq!(e.param.as_deref(), Some(place), "{}", e.message);
         }
         let many = Limits { messages: 1, ..Limits::default() };
-        assert!(read(&json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]), &many).is_err());
+        assert!(
+            read(&json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]), &many)
+                .is_err()
+        );
         assert!(read(&json!([]), &many).is_err());
     }
 }

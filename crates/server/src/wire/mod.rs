@@ -4,4 +4,5 @@ pub mod fields;
 pub mod form;
 pub mod json;
 pub mod messages;
+pub mod tools;
 pub mod usage;
