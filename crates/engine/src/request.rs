@@ -68,6 +68,8 @@ pub struct Request {
     pub who: Who,
     /// what is wanted
     pub task: Task,
+    /// say why no more of the prompt was cached
+    pub explain_cache: bool,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
     pub deadline: Option<Duration>,
 }
