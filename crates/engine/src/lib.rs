@@ -9,10 +9,13 @@
 //! | [`turn`] | who takes part in a forward pass |
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
 //! | [`drive`] | an engine on its own thread |
+//! | [`trace`], [`pressure`] | the rooms `engine.trace` and `engine.pressure` |
+//! | [`widths`] | what a forward pass of so many rows takes |
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
 mod applies;
+mod aside;
 mod deliver;
 pub mod drive;
 mod error;
@@ -22,12 +25,15 @@ pub mod options;
 pub mod outlet;
 pub mod plan;
 pub mod policy;
+pub mod pressure;
 pub mod request;
 mod rooms;
 mod rows;
 mod seq;
 mod step;
+pub mod trace;
 pub mod turn;
+pub mod widths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +52,7 @@ use tamp_text::Tokenizer;
 use tamp_weights::Weights;
 use tamp_weights::bundle::Watch;
 
+use aside::Aside;
 use intake::{Intake, Mail};
 use outlet::Outlet;
 use policy::{Line, Policy, PolicyCtx};
@@ -82,6 +89,7 @@ pub struct Engine<D: Device> {
     queue: usize,
     preemptions: u64,
     finished: u64,
+    aside: Aside,
     /// tells when the weights in use are no longer those that were opened
     watch: Option<Arc<Watch>>,
 }
@@ -107,6 +115,10 @@ pub struct Stats {
     pub pages_free: usize,
     /// KV pages per group
     pub pages_total: usize,
+    /// what is given up for want of memory
+    pub eased: pressure::Actions,
+    /// what forward passes take
+    pub widths: widths::Widths,
 }
 
 impl<D: Device> Engine<D> {
@@ -196,6 +208,8 @@ impl<D: Device> Engine<D> {
             (rooms::DECODE, if model.options.decode { &rooms::DECODED } else { &rooms::NATIVE }),
             (rooms::RESIDENCY, rooms::residency_card(settings)),
         ];
+        let (aside, aside_cards) = Aside::open(settings)?;
+        let chosen: Vec<_> = chosen.into_iter().chain(aside_cards).collect();
         let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
         let (intake, mail) = intake::intake(options.queue, clock.clone());
         Ok(Engine {
@@ -215,6 +229,7 @@ impl<D: Device> Engine<D> {
             queue: options.queue,
             preemptions: 0,
             finished: 0,
+            aside,
             watch: None,
         })
     }
@@ -284,7 +299,12 @@ impl<D: Device> Engine<D> {
             cancel: request.cancel,
             timings: Timings { received_ns: received, ..Timings::default() },
             usage: Usage::default(),
-            ask: Ask { who: request.who, task: request.task, deadline: request.deadline },
+            ask: Ask {
+                who: request.who,
+                task: request.task,
+                deadline: request.deadline,
+                trace: if request.trace == 0 { id.0 + 1 } else { request.trace },
+            },
         };
         self.seqs.insert(id, seq);
         Ok(id)
@@ -371,6 +391,8 @@ impl<D: Device> Engine<D> {
             waiting: self.seqs.len() - running,
             pages_free: self.kv.room(),
             pages_total: self.kv.total(),
+            eased: self.aside.eased,
+            widths: self.aside.widths,
         }
     }
 

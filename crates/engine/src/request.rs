@@ -68,6 +68,8 @@ pub struct Request {
     pub who: Who,
     /// what is wanted
     pub task: Task,
+    /// the number that its spans carry; 0 = one of its own
+    pub trace: u64,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
     pub deadline: Option<Duration>,
 }

@@ -56,6 +56,8 @@ pub fn rooms() -> Vec<Room> {
     vec![
         Room { name: "engine", cards: vec![&CORE] },
         policy::TABLE.room(),
+        crate::trace::TABLE.room(),
+        crate::pressure::TABLE.room(),
         tamp_spec::propose::TABLE.room(),
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),

@@ -34,8 +34,11 @@ pub(crate) struct Laid {
 impl<D: Device> Engine<D> {
     /// Asks the policy; ends the sequences that the pool can never hold.
     pub(crate) fn choose(&mut self) -> Turn {
-        let lines: Vec<_> = self.seqs.values().map(|s| s.line()).collect();
-        let turn = self.policy.choose(&lines, self.kv.book_mut(), self.clock.now());
+        let mut lines: Vec<_> = self.seqs.values().map(|s| s.line()).collect();
+        let now = self.clock.now();
+        let eased = self.ease(&mut lines, now);
+        let mut turn = self.policy.choose(&lines, self.kv.book_mut(), now);
+        turn.preempted.extend(eased);
         for id in &turn.preempted {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
@@ -87,6 +90,7 @@ impl<D: Device> Engine<D> {
             let first = rows.batch.push(part.seq, committed, self.kv.tables(part.seq), &nodes).start;
             rows.parts.push(Laid { seq: part.seq, first, nodes, rows: part.rows, chooses });
         }
+        self.tell_laid(&rows);
         rows
     }
 
@@ -97,6 +101,9 @@ impl<D: Device> Engine<D> {
 
     /// Drafts for the sequences that choose a token in this turn, clipped to what fits.
     fn propose(&mut self, turn: &Turn) -> Vec<Draft> {
+        if self.aside.eased.no_draft {
+            return Vec::new();
+        }
         let choosing: Vec<&Part> = turn.parts.iter().filter(|p| self.chooses(p)).collect();
         let mut spare = MOST_DRAFT;
         let vocab = self.models[turn.model].shape.vocab;

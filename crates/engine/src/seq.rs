@@ -33,6 +33,8 @@ pub(crate) struct Ask {
     pub who: Who,
     pub task: Task,
     pub deadline: Option<Duration>,
+    /// spans of it carry this number
+    pub trace: u64,
 }
 
 impl Seq {
