@@ -1,0 +1,10 @@
+//! What stands around every route: who asks, from where, with what id, and whether there is still time.
+//!
+//! Order, outermost first: [`id`] → [`host`] → [`auth`] → the route.
+
+pub mod auth;
+pub mod host;
+pub mod id;
+
+pub use auth::Caller;
+pub use id::Seen;
