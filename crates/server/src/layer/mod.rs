@@ -3,8 +3,11 @@
 //! Order, outermost first: [`id`] → [`host`] → [`auth`] → the route.
 
 pub mod auth;
+pub mod cost;
 pub mod host;
 pub mod id;
+pub mod sla;
+pub mod span;
 
 pub use auth::Caller;
 pub use id::Seen;

@@ -1,6 +1,7 @@
 //! The routes: one table, from which the router, the OpenAPI document and the list of keyless paths are made.
 
 mod health;
+mod metrics;
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ pub struct Route {
 }
 
 /// Every route.
-pub static ROUTES: &[&Route] = &[&health::LIVE, &health::HEALTH, &health::READY];
+pub static ROUTES: &[&Route] =
+    &[&health::LIVE, &health::HEALTH, &health::READY, &metrics::METRICS, &metrics::TRACE, &metrics::STANDING];
 
 /// The path's pattern as the table spells it; empty for a path that is not in it.
 pub fn pattern(path: &str) -> &'static str {
