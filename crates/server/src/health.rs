@@ -287,15 +287,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_just_within_the_limit_raises_no_alarm_in_an_hour() {
-        // Exponential times have 1 % beyond 4.6 means: the limit lies exactly there, the worst case that is still well.
-        let mut h = health(&["ttft_ms=461"]);
-        let mut alarms = 0;
-        for i in 0..36_000u64 {
-            h.time(ms(i * 100), Metric::Ttft, exponential(i, 100.0));
-            alarms += u64::from(h.judge(ms(i * 100)).state > State::Ok);
+    fn a_tail_within_the_limit_raises_no_alarm_in_an_hour() {
+        // Of exponential times 0.5 % lie beyond 5.3 means; and 1 % beyond 4.6, the worst that is still well, where a
+        // run of bad luck in one window of an hour's 120 may be called what it looks like.
+        for (limit, most) in [(530, 0), (461, 360)] {
+            let mut h = health(&[&format!("ttft_ms={limit}")]);
+            let mut alarms = 0;
+            for i in 0..36_000u64 {
+                h.time(ms(i * 100), Metric::Ttft, exponential(i, 100.0));
+                alarms += u64::from(h.judge(ms(i * 100)).state > State::Ok);
+            }
+            assert!(alarms <= most, "{alarms} of 36000 moments at {limit} ms");
         }
-        assert!(alarms <= 36, "{alarms} of 36000 moments");
     }
 
     #[test]
