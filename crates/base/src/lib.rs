@@ -9,6 +9,7 @@
 //! | [`clock`] | injected time |
 //! | [`count`] | asked / declined / acted, and work counters |
 //! | [`record`] | the record of one measured process, shared by those who write it and those who judge |
+//! | [`span`] | what took how long, in a ring that nobody waits for |
 //! | [`wall`] | whether guessing and checking can pay: predicted from measured widths |
 #![forbid(unsafe_code)]
 
@@ -19,5 +20,6 @@ pub mod ids;
 pub mod meta;
 pub mod record;
 pub mod settings;
+pub mod span;
 pub mod texts;
 pub mod wall;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tamp_base::ids::SeqId;
+use tamp_base::span::{Kind, Span};
 use tamp_kv::Device;
 use tamp_sample::FinishReason;
 use tamp_spec::SpecError;
@@ -42,7 +43,10 @@ impl<D: Device> Engine<D> {
 
     fn open_letter(&mut self, Letter { request, mut outlet, received }: Letter) {
         let request = Request { received: request.received.or(Some(received)), ..request };
-        if let Err(refusal) = self.check(&request) {
+        let short = self.aside.eased.refuse_s;
+        let checked =
+            if short > 0 { Err(EngineError::Short { retry_s: short }) } else { self.check(&request) };
+        if let Err(refusal) = checked {
             outlet.give(Event::Done(Box::new(refused(request, &refusal))));
             return;
         }
@@ -66,6 +70,7 @@ impl<D: Device> Engine<D> {
                 }
             };
             let Some(seq) = self.seqs.get_mut(&id) else { continue };
+            self.aside.trace.kept(seq.ask.trace, verdict.choices.len());
             let pooled = seq.ask.pool.is_some() && self.kv.len(id) == seq.tokens.len();
             let mut end = pooled.then_some(FinishReason::Stop);
             for (i, choice) in verdict.choices.into_iter().enumerate() {
@@ -92,6 +97,7 @@ impl<D: Device> Engine<D> {
                 self.finish(id, reason, None);
             }
         }
+        self.aside.turned(self.clock.now());
     }
 
     /// Ends a sequence: pages back, techniques forget it, the answer goes out.
@@ -114,6 +120,9 @@ impl<D: Device> Engine<D> {
             }
             seq.timings.total_ns = now.saturating_sub(seq.timings.received_ns);
             self.finished += 1;
+            let received = Duration::from_nanos(seq.timings.received_ns);
+            let span = Span::between(Kind::Request, seq.ask.trace, received, Duration::from_nanos(now));
+            self.aside.trace.span(span.counts(seq.tokens.len() - seq.prompt, 0));
             let (answer, mut outlet) = seq.answer(reason, failure);
             outlet.give(Event::Done(Box::new(answer)));
         }
@@ -143,7 +152,7 @@ fn refused(request: Request, refusal: &EngineError) -> Answer {
         prompt_tokens: request.prompt,
         seed: request.params.seed,
         finish_reason: FinishReason::Error,
-        failure: Some(Failure { cause: Cause::Request, message: refusal.to_string() }),
+        failure: Some(Failure { cause: refusal.cause(), message: refusal.to_string() }),
         timings: Timings {
             received_ns: request.received.map_or(0, |d| d.as_nanos() as u64),
             ..Timings::default()

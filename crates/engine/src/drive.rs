@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tamp_base::clock::Clock;
+use tamp_base::span::Collector;
 use tamp_kv::Device;
 use tamp_text::Tokenizer;
 
@@ -36,6 +37,7 @@ pub struct Handle {
     plan: Arc<Plan>,
     tokenizer: Arc<Tokenizer>,
     clock: Arc<dyn Clock>,
+    spans: Option<Arc<Collector>>,
     ctx: usize,
 }
 
@@ -66,6 +68,7 @@ pub fn drive<D: Device + 'static>(engine: Engine<D>) -> Result<(Handle, Driver),
         plan: Arc::new(engine.plan().clone()),
         tokenizer: engine.tokenizer().clone(),
         clock: engine.clock().clone(),
+        spans: engine.spans(),
         ctx: engine.ctx(),
     };
     let told = shared.clone();
@@ -130,6 +133,11 @@ impl Handle {
     /// The engine's time.
     pub fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    /// Where spans are kept, when they are.
+    pub fn spans(&self) -> Option<&Arc<Collector>> {
+        self.spans.as_ref()
     }
 
     /// Positions per sequence.

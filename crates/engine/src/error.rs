@@ -65,6 +65,12 @@ pub enum EngineError {
         /// waiting requests
         waiting: usize,
     },
+    /// Memory is short, and newcomers wait outside.
+    #[error("this machine is short of memory; try again in {retry_s} s")]
+    Short {
+        /// seconds
+        retry_s: u32,
+    },
     /// The engine was dropped.
     #[error("the engine is gone")]
     Gone,
@@ -99,6 +105,17 @@ pub enum EngineError {
     /// The weights in use are not those that were opened.
     #[error(transparent)]
     Weights(#[from] tamp_weights::Error),
+}
+
+impl EngineError {
+    /// Whose fault it is that a request was refused.
+    pub fn cause(&self) -> Cause {
+        match self {
+            EngineError::Queue { .. } | EngineError::Short { .. } => Cause::Resource,
+            EngineError::Gone | EngineError::Stalled => Cause::Internal,
+            _ => Cause::Request,
+        }
+    }
 }
 
 /// Whose fault a failure is.

@@ -12,10 +12,13 @@
 //! | [`turn`] | who takes part in a forward pass |
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
 //! | [`drive`] | an engine on its own thread |
+//! | [`trace`], [`pressure`] | the rooms `engine.trace` and `engine.pressure` |
+//! | [`widths`] | what a forward pass of so many rows takes |
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
 mod applies;
+mod aside;
 pub mod budget;
 pub mod cost;
 mod deliver;
@@ -28,13 +31,16 @@ pub mod options;
 pub mod outlet;
 pub mod plan;
 pub mod policy;
+pub mod pressure;
 pub mod request;
 pub mod reuse;
 mod rooms;
 mod rows;
 mod seq;
 mod step;
+pub mod trace;
 pub mod turn;
+pub mod widths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +59,7 @@ use tamp_text::Tokenizer;
 use tamp_weights::Weights;
 use tamp_weights::bundle::Watch;
 
+use aside::Aside;
 use budget::Gates;
 use cost::{Meter, Rates};
 use forecast::{Forecaster, Known};
@@ -100,6 +107,7 @@ pub struct Engine<D: Device> {
     forecast: Forecaster,
     gates: Gates,
     meter: Meter,
+    aside: Aside,
     /// tells when the weights in use are no longer those that were opened
     watch: Option<Arc<Watch>>,
 }
@@ -145,6 +153,10 @@ pub struct Stats {
     pub forecast: forecast::Score,
     /// the gate of budgets: asked, let through, held back
     pub gate: Acts,
+    /// what is given up for want of memory
+    pub eased: pressure::Actions,
+    /// what forward passes take
+    pub widths: widths::Widths,
 }
 
 impl<D: Device> Engine<D> {
@@ -243,6 +255,8 @@ impl<D: Device> Engine<D> {
             (rooms::DECODE, if model.options.decode { &rooms::DECODED } else { &rooms::NATIVE }),
             (rooms::RESIDENCY, rooms::residency_card(settings)),
         ];
+        let (aside, aside_cards) = Aside::open(settings)?;
+        let chosen: Vec<_> = chosen.into_iter().chain(aside_cards).collect();
         let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
         let rope = format!("{:?}", model.rope);
         let roots = Roots::new(&plan, &content, &rope, model.options.decode);
@@ -272,6 +286,7 @@ impl<D: Device> Engine<D> {
             forecast: Forecaster::new(forecast),
             gates: Gates::new(gate),
             meter: Meter::default(),
+            aside,
             watch: None,
         })
     }
@@ -348,6 +363,7 @@ impl<D: Device> Engine<D> {
                 who: request.who,
                 pool: (request.task == Task::Embed).then(Pool::default),
                 deadline: request.deadline,
+                trace: if request.trace == 0 { id.0 + 1 } else { request.trace },
             },
         };
         if let Some(think) = request.think {
@@ -449,6 +465,8 @@ impl<D: Device> Engine<D> {
             cost: self.meter.score(),
             forecast: self.forecast.score(),
             gate: self.gates.acts(),
+            eased: self.aside.eased,
+            widths: self.aside.widths,
         }
     }
 

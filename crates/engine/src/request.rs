@@ -74,6 +74,8 @@ pub struct Request {
     pub task: Task,
     /// say why no more of the prompt was cached
     pub explain_cache: bool,
+    /// the number that its spans carry; 0 = one of its own
+    pub trace: u64,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
     pub deadline: Option<Duration>,
     /// how long the answer may think; `None` = as long as it likes

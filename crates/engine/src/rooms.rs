@@ -60,6 +60,8 @@ pub fn rooms() -> Vec<Room> {
         crate::reuse::TABLE.room(),
         forecast::TABLE.room(),
         budget::TABLE.room(),
+        crate::trace::TABLE.room(),
+        crate::pressure::TABLE.room(),
         tamp_spec::propose::TABLE.room(),
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),

@@ -39,12 +39,15 @@ impl<D: Device> Engine<D> {
     pub(crate) fn choose(&mut self) -> Turn {
         self.settle();
         let held = self.held();
-        let lines: Vec<_> =
+        let mut lines: Vec<_> =
             self.seqs.values().zip(held).map(|(s, held)| s.line(&self.forecast, held)).collect();
+        let now = self.clock.now();
+        let eased = self.ease(&mut lines, now);
         let (seqs, reuse) = (&mut self.seqs, &mut self.reuse);
         let mut begin = |book: &mut Book, id| seqs.get_mut(&id).map_or(0, |s| s.begin(book, &mut **reuse));
         let mut desk = Desk::new(self.kv.book_mut(), &mut begin);
-        let mut turn = self.policy.choose(&lines, &mut desk, self.clock.now());
+        let mut turn = self.policy.choose(&lines, &mut desk, now);
+        turn.preempted.extend(eased);
         for id in &turn.preempted {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
@@ -113,6 +116,7 @@ impl<D: Device> Engine<D> {
             }
             rows.parts.push(Laid { seq: part.seq, first, nodes, rows: part.rows, chooses });
         }
+        self.tell_laid(&rows);
         rows
     }
 
@@ -123,6 +127,9 @@ impl<D: Device> Engine<D> {
 
     /// Drafts for the sequences that choose a token in this turn, clipped to what fits.
     fn propose(&mut self, turn: &Turn) -> Vec<Draft> {
+        if self.aside.eased.no_draft {
+            return Vec::new();
+        }
         let choosing: Vec<&Part> = turn.parts.iter().filter(|p| self.chooses(p)).collect();
         let mut spare = MOST_DRAFT;
         let vocab = self.models[turn.model].shape.vocab;

@@ -41,6 +41,8 @@ pub(crate) struct Ask {
     /// set when an embedding is wanted and no answer
     pub pool: Option<Pool>,
     pub deadline: Option<Duration>,
+    /// spans of it carry this number
+    pub trace: u64,
 }
 
 /// The mean over the positions of a sequence, `[d]`. Positions are added in order, so that neither chunks nor the batch

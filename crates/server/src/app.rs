@@ -11,6 +11,7 @@ use crate::layer::host::Hosts;
 use crate::limits::Limits;
 use crate::model::Models;
 use crate::observe::Observers;
+use crate::ops::Ops;
 
 /// The server's state; shared by all requests.
 pub struct App {
@@ -22,6 +23,8 @@ pub struct App {
     pub keys: Option<Arc<Keys>>,
     /// who watches
     pub observers: Observers,
+    /// what `/metrics` shows; also one of the observers
+    pub ops: Option<Arc<Ops>>,
     /// the way out
     pub drain: Drain,
     /// which names and pages may talk to us
@@ -40,6 +43,7 @@ impl App {
             limits: Limits::default(),
             keys: None,
             observers: Observers::default(),
+            ops: None,
             drain: Drain::default(),
             hosts: Hosts::default(),
             settings: Settings::default(),

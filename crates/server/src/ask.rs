@@ -249,7 +249,7 @@ impl Ask {
             for choice in 0..wish.choices {
                 let facts = self.facts(flows.len() as u32, prompt.len(), wish);
                 self.app.observers.admit(&facts)?;
-                let limits = &self.app.limits;
+                let (limits, trace) = (&self.app.limits, facts.number());
                 let row = self.caller.row.clone();
                 let (outlet, flow) =
                     life(facts, self.app.observers.clone(), row, limits.unread, limits.stall);
@@ -264,7 +264,9 @@ impl Ask {
                     cancel: Cancel::default(),
                     who: who.clone(),
                     task: wish.task,
+                    trace,
                     deadline: wish.deadline.map(|d| received + d),
+                    ..Request::default()
                 };
                 handle.submit(request, Box::new(outlet)).map_err(|e| self.refused(e))?;
                 flows.push(flow);

@@ -12,6 +12,10 @@
 //! | [`observe`] | a request's life, told to metrics, objectives, spans and health |
 //! | [`error`] | refusals, in OpenAI's shape |
 //! | [`keys`] | tenants |
+//! | [`ops`] | the observer of everything: [`metrics`], [`health`], objectives, costs, names of spans |
+//! | [`pool`] | several models behind names, loaded when asked for |
+//! | [`kvevents`] | what the KV cache holds, for routers |
+//! | [`otlp`] | spans to a collector |
 //! | [`drain`] | the way out |
 #![forbid(unsafe_code)]
 
@@ -21,12 +25,19 @@ pub mod ask;
 pub mod call;
 pub mod drain;
 pub mod error;
+pub mod health;
 pub mod keys;
+pub mod kvevents;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod metrics;
 pub mod model;
 pub mod observe;
+pub mod ops;
+pub mod otlp;
+pub mod pool;
+pub mod rolling;
 pub mod route;
 pub mod send;
 pub mod serve;

@@ -52,6 +52,17 @@ pub struct Facts {
     pub streams: bool,
 }
 
+impl Facts {
+    /// The number that the engine's spans of this sequence carry; follows from the request's id. Never 0.
+    pub fn number(&self) -> u64 {
+        let mut h = blake3::Hasher::new();
+        h.update(self.request.as_bytes()).update(&self.choice.to_le_bytes());
+        let mut first = [0; 8];
+        h.finalize_xof().fill(&mut first);
+        u64::from_le_bytes(first) | 1
+    }
+}
+
 /// How a sequence ended.
 #[derive(Clone, Debug)]
 pub struct End {

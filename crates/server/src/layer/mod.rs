@@ -4,8 +4,11 @@
 
 pub mod auth;
 pub mod busy;
+pub mod cost;
 pub mod host;
 pub mod id;
+pub mod sla;
+pub mod span;
 
 pub use auth::Caller;
 pub use id::Seen;

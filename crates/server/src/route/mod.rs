@@ -5,6 +5,7 @@ pub mod chat;
 pub mod completions;
 mod embeddings;
 mod health;
+mod metrics;
 mod models;
 mod openai;
 pub mod openapi;
@@ -54,6 +55,9 @@ pub static ROUTES: &[&Route] = &[
     &health::LIVE,
     &health::HEALTH,
     &health::READY,
+    &metrics::METRICS,
+    &metrics::TRACE,
+    &metrics::STANDING,
     &about::VERSION,
     &about::ABOUT,
     &models::LIST,

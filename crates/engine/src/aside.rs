@@ -1,0 +1,133 @@
+//! What stands beside the loop: who is told of it, what it gives up when memory runs short, what its steps cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tamp_base::card::{Card, CardError};
+use tamp_base::ids::SeqId;
+use tamp_base::settings::Settings;
+use tamp_base::span::Collector;
+use tamp_kv::Device;
+
+use crate::Engine;
+use crate::policy::Line;
+use crate::pressure::{self, Actions, Facts, Pressure};
+use crate::rows::Rows;
+use crate::trace::{self, Trace};
+use crate::widths::Widths;
+
+/// State beside the loop; no sequence's.
+pub(crate) struct Aside {
+    pub trace: Box<dyn Trace>,
+    pressure: Box<dyn Pressure>,
+    /// holds until asked again
+    pub eased: Actions,
+    pub widths: Widths,
+    /// when the turn under way began
+    began: Duration,
+    rows: usize,
+    /// most pages that were ever in use: those were written once and stay resident
+    peak: usize,
+}
+
+impl Aside {
+    /// Opens both rooms; their cards are for the plan.
+    pub fn open(settings: &Settings) -> Result<(Aside, [(&'static str, &'static Card); 2]), CardError> {
+        let (trace, trace_card) = trace::TABLE.open(&(), settings)?;
+        let (pressure, pressure_card) = pressure::TABLE.open(&(), settings)?;
+        let cards = [(trace::TABLE.room, trace_card), (pressure::TABLE.room, pressure_card)];
+        let aside = Aside {
+            trace,
+            pressure,
+            eased: Actions::default(),
+            widths: Widths::default(),
+            began: Duration::ZERO,
+            rows: 0,
+            peak: 0,
+        };
+        Ok((aside, cards))
+    }
+
+    /// A forward pass of `rows` rows is laid out.
+    pub fn laid(&mut self, rows: usize) {
+        self.rows = rows;
+    }
+
+    /// The turn is over.
+    pub fn turned(&mut self, now: Duration) {
+        self.widths.learn(self.rows, now.saturating_sub(self.began).as_nanos() as u64);
+        self.trace.turn(self.began, now);
+    }
+}
+
+impl<D: Device> Engine<D> {
+    /// A turn begins: asks what to give up, and gives it up. `lines`: all sequences, in order of arrival. Returns those
+    /// that gave their pages up.
+    pub(crate) fn ease(&mut self, lines: &mut [Line], now: Duration) -> Vec<SeqId> {
+        self.aside.began = now;
+        let (total, free) = (self.kv.total(), self.kv.room());
+        self.aside.peak = self.aside.peak.max(total - free);
+        let holds = |l: &Line, kv: &tamp_kv::Kv<D>| kv.len(l.seq) > 0;
+        let running = lines.iter().filter(|l| holds(l, &self.kv)).count();
+        let page = (self.kv.bytes() / total.max(1)) as u64;
+        let idle = (self.aside.peak + free).saturating_sub(total) as u64 * page;
+        let waiting = lines.len() - running;
+        self.aside.eased = self.aside.pressure.look(now, &mut || Facts {
+            used: tamp_os::memory::rss().anonymous,
+            available: tamp_os::memory::available(),
+            idle,
+            page,
+            pages_free: free,
+            pages_total: total,
+            running,
+            waiting,
+        });
+        let most = self.aside.eased.most_running;
+        if most == 0 {
+            return Vec::new();
+        }
+        let mut gone = Vec::new();
+        // The youngest first: it has the least to lose.
+        for line in lines.iter_mut().rev() {
+            let over = running - gone.len() > most;
+            if over && holds(line, &self.kv) && self.kv.book_mut().rewind(line.seq, 0) == 0 {
+                gone.push(line.seq);
+            }
+        }
+        let fresh = lines.iter_mut().filter(|l| self.kv.len(l.seq) == 0);
+        fresh.skip(most.saturating_sub(running - gone.len())).for_each(|l| l.held = true);
+        gone
+    }
+
+    /// Tells of the rows of a turn as they are laid.
+    pub(crate) fn tell_laid(&mut self, rows: &Rows) {
+        let mut all = 0;
+        for laid in &rows.parts {
+            all += laid.nodes.len();
+            let Some(seq) = self.seqs.get(&laid.seq) else { continue };
+            let committed = self.kv.len(laid.seq);
+            let t = &seq.timings;
+            let prompt = seq.prompt.saturating_sub(committed).min(laid.rows);
+            self.aside.trace.laid(trace::Laid {
+                trace: seq.ask.trace,
+                rows: laid.nodes.len(),
+                prompt,
+                draft: laid.nodes.len() - laid.rows,
+                received: (t.prompt_rows == prompt as u64 && prompt > 0)
+                    .then(|| Duration::from_nanos(t.received_ns)),
+            });
+        }
+        self.aside.laid(all);
+    }
+
+    /// Replaces what watches memory, for experiments and tests that bring their own.
+    pub fn with_pressure(mut self, pressure: Box<dyn Pressure>) -> Self {
+        self.aside.pressure = pressure;
+        self
+    }
+
+    /// Where spans are kept, when they are.
+    pub fn spans(&self) -> Option<Arc<Collector>> {
+        self.aside.trace.collector()
+    }
+}
