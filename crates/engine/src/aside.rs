@@ -82,6 +82,7 @@ impl<D: Device> Engine<D> {
             running,
             waiting,
         });
+        self.kv.book_mut().shed(self.aside.eased.evict_pages);
         let most = self.aside.eased.most_running;
         if most == 0 {
             return Vec::new();

@@ -71,8 +71,8 @@ impl<D: Device> Engine<D> {
             };
             let Some(seq) = self.seqs.get_mut(&id) else { continue };
             self.aside.trace.kept(seq.ask.trace, verdict.choices.len());
-            let pooled = seq.ask.pool.is_some() && self.kv.len(id) == seq.tokens.len();
-            let mut end = pooled.then_some(FinishReason::Stop);
+            let whole = !seq.ask.goal.answers() && self.kv.len(id) == seq.tokens.len();
+            let mut end = whole.then_some(FinishReason::Stop);
             for (i, choice) in verdict.choices.into_iter().enumerate() {
                 let token = choice.token;
                 arrival(&mut seq.timings, now, i > 0);

@@ -21,10 +21,14 @@ use crate::{Engine, Stats};
 /// An idle engine looks this often whether it is to end, and a paused reader is seen again after at most this long.
 const NAP: Duration = Duration::from_millis(2);
 
+/// An engine that ends saves its cache for so long.
+const FLUSH: Duration = Duration::from_secs(10);
+
 /// What the thread tells others.
 struct Shared {
     stats: Mutex<Stats>,
     broken: Mutex<Option<String>>,
+    notes: Mutex<Vec<String>>,
     ends: AtomicBool,
     alive: AtomicBool,
 }
@@ -59,6 +63,7 @@ pub fn drive<D: Device + 'static>(engine: Engine<D>) -> Result<(Handle, Driver),
     let shared = Arc::new(Shared {
         stats: Mutex::new(engine.stats()),
         broken: Mutex::new(None),
+        notes: Mutex::default(),
         ends: AtomicBool::new(false),
         alive: AtomicBool::new(true),
     });
@@ -90,9 +95,12 @@ fn turn_until_told<D: Device>(mut engine: Engine<D>, shared: &Shared) -> Result<
         let worked = !engine.step()?.parts.is_empty();
         *lock(&shared.stats) = engine.stats();
         if !worked {
+            engine.idle();
+            lock(&shared.notes).extend(engine.notes());
             engine.wait(NAP);
         }
     }
+    engine.flush(FLUSH);
     Ok(())
 }
 
@@ -108,6 +116,11 @@ impl Handle {
     /// Counters and state after the last step.
     pub fn stats(&self) -> Stats {
         *lock(&self.shared.stats)
+    }
+
+    /// Sentences for the operator since the last call.
+    pub fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.shared.notes))
     }
 
     /// The loop turns.

@@ -25,6 +25,7 @@ mod deliver;
 pub mod drive;
 mod error;
 pub mod forecast;
+pub mod idle;
 pub mod intake;
 pub mod memory;
 pub mod options;
@@ -51,7 +52,7 @@ use tamp_base::clock::Clock;
 use tamp_base::count::{Acts, Work};
 use tamp_base::ids::{PAGE, SeqId};
 use tamp_base::settings::Settings;
-use tamp_kv::{Device, Kv};
+use tamp_kv::{Device, Kv, PrefixKey, TierCtx};
 use tamp_model::{LoadOptions, Model, Run, family};
 use tamp_sample::{Chain, Matcher};
 use tamp_spec::{Acceptor, Proposer};
@@ -63,13 +64,14 @@ use aside::Aside;
 use budget::Gates;
 use cost::{Meter, Rates};
 use forecast::{Forecaster, Known};
+use idle::Idle;
 use intake::coalesce::{self, Coalesce};
 use intake::{Intake, Mail};
 use outlet::Outlet;
 use policy::{Line, Policy, PolicyCtx};
 use request::Timings;
 use reuse::{Reuse, Roots};
-use seq::{Ask, Pool, Seq, Speech};
+use seq::{Ask, Goal, Pool, Seq, Speech};
 
 pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
@@ -93,6 +95,7 @@ pub struct Engine<D: Device> {
     policy: Box<dyn Policy>,
     coalesce: Box<dyn Coalesce>,
     reuse: Box<dyn Reuse>,
+    idle: Box<dyn Idle>,
     roots: Roots,
     proposer: Box<dyn Proposer>,
     accept: Box<dyn Acceptor>,
@@ -108,6 +111,8 @@ pub struct Engine<D: Device> {
     gates: Gates,
     meter: Meter,
     aside: Aside,
+    /// what an operator should read
+    notes: Vec<String>,
     /// tells when the weights in use are no longer those that were opened
     watch: Option<Arc<Watch>>,
 }
@@ -131,6 +136,8 @@ pub struct Stats {
     pub waiting: usize,
     /// sequences that began, and those that found a cached prefix
     pub reuse: Acts,
+    /// looks of an idle engine at what will be wanted, and prefixes it fetched or computed
+    pub idle: Acts,
     /// newcomers, and those that waited for a common prefix
     pub coalesce: Acts,
     /// prompt positions looked for in the prefix cache
@@ -191,7 +198,8 @@ impl<D: Device> Engine<D> {
             })?;
         let (tokenizer, used) = stand?;
         let process = used.saturating_sub(model.own_bytes());
-        let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process, [0; 32])?;
+        let mut engine =
+            Self::assemble(model, tokenizer, settings, options, clock, process, || weights.content())?;
         engine.watch = weights.bundle().map(|b| b.watch().clone());
         Ok(engine)
     }
@@ -205,7 +213,8 @@ impl<D: Device> Engine<D> {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
         let process = tamp_os::memory::rss().anonymous.saturating_sub(model.own_bytes());
-        Self::assemble(model, tokenizer, settings, options, clock, process, [0; 32])
+        let content = *blake3::hash(&std::process::id().to_le_bytes()).as_bytes();
+        Self::assemble(model, tokenizer, settings, options, clock, process, || content)
     }
 
     /// `process`: anonymous bytes in use beside the weights, before buffers and pages.
@@ -216,7 +225,7 @@ impl<D: Device> Engine<D> {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         process: u64,
-        content: [u8; 32],
+        content: impl FnOnce() -> [u8; 32],
     ) -> Result<Self, EngineError> {
         settings.check(&rooms())?;
         let options = options.resolve(&model.shape)?;
@@ -236,6 +245,8 @@ impl<D: Device> Engine<D> {
         let (proposer, propose_card) = tamp_spec::propose::TABLE.open(&(), settings)?;
         let (coalesce, coalesce_card) = coalesce::TABLE.open(&(), settings)?;
         let (reuse, reuse_card) = reuse::TABLE.open(&(), settings)?;
+        let (idle, idle_card) = idle::TABLE.open(&(), settings)?;
+        let (mut tier, tier_card) = tamp_kv::tier::TABLE.open(&TierCtx::default(), settings)?;
         let (accept, accept_card) = tamp_spec::accept::TABLE.open(&(), settings)?;
         let (forecast, forecast_card) = forecast::TABLE.open(&(), settings)?;
         let (gate, gate_card) = budget::TABLE.open(&(), settings)?;
@@ -243,10 +254,14 @@ impl<D: Device> Engine<D> {
         let mut groups = model.kv_groups();
         groups.iter_mut().for_each(|g| g.kind = *codec);
         let mut kv = Kv::new(&**model.device(), &groups, options.pages)?;
+        // Pages that outlast the process must be those of this very model.
+        let content = if tier.room() > 0 { content() } else { [0; 32] };
         let chosen = [
             (policy::TABLE.room, policy_card),
             (coalesce::TABLE.room, coalesce_card),
             (reuse::TABLE.room, reuse_card),
+            (idle::TABLE.room, idle_card),
+            (tamp_kv::tier::TABLE.room, tier_card),
             (forecast::TABLE.room, forecast_card),
             (budget::TABLE.room, gate_card),
             (tamp_spec::propose::TABLE.room, propose_card),
@@ -262,6 +277,12 @@ impl<D: Device> Engine<D> {
         let roots = Roots::new(&plan, &content, &rope, model.options.decode);
         kv.book_mut().set_clock(clock.clone());
         reuse.open(kv.book_mut());
+        let mut notes = Vec::new();
+        if tier.room() > 0 {
+            kv = kv.with_tier(tier);
+        } else {
+            notes.extend(tier.note());
+        }
         let (intake, mail) = intake::intake(options.queue, clock.clone());
         Ok(Engine {
             models: vec![model],
@@ -272,6 +293,7 @@ impl<D: Device> Engine<D> {
             policy,
             coalesce,
             reuse,
+            idle,
             roots,
             proposer,
             accept,
@@ -287,6 +309,7 @@ impl<D: Device> Engine<D> {
             gates: Gates::new(gate),
             meter: Meter::default(),
             aside,
+            notes,
             watch: None,
         })
     }
@@ -342,6 +365,26 @@ impl<D: Device> Engine<D> {
     }
 
     fn admit(&mut self, request: Request, outlet: Box<dyn Outlet>) -> Result<SeqId, EngineError> {
+        let root = self.roots.of(&request.who.namespace);
+        let goal = match request.task {
+            Task::Generate => Goal::Answer,
+            Task::Embed => Goal::Embed(Pool::default()),
+        };
+        self.admit_for(request, outlet, root, goal)
+    }
+
+    /// A sequence for nobody: its pages are wanted under `root`.
+    pub(crate) fn admit_warm(&mut self, root: PrefixKey, request: Request) -> Result<SeqId, EngineError> {
+        self.admit_for(request, Box::new(outlet::Nobody), root, Goal::Keep)
+    }
+
+    fn admit_for(
+        &mut self,
+        request: Request,
+        outlet: Box<dyn Outlet>,
+        root: PrefixKey,
+        goal: Goal,
+    ) -> Result<SeqId, EngineError> {
         let chain = Chain::new(request.params.clone(), &request.prompt, self.models[0].shape.vocab)?;
         let speech = Speech::new(Matcher::new(&request.stop)?, request.ignore_eos);
         let received = request.received.unwrap_or_else(|| self.clock.now()).as_nanos() as u64;
@@ -358,10 +401,11 @@ impl<D: Device> Engine<D> {
             timings: Timings { received_ns: received, ..Timings::default() },
             usage: Usage::default(),
             ask: Ask {
-                root: self.roots.of(&request.who.namespace),
+                root,
                 explain: request.explain_cache,
                 who: request.who,
-                pool: (request.task == Task::Embed).then(Pool::default),
+                goal,
+                fetched: false,
                 deadline: request.deadline,
                 trace: if request.trace == 0 { id.0 + 1 } else { request.trace },
             },
@@ -441,6 +485,12 @@ impl<D: Device> Engine<D> {
         self.ctx
     }
 
+    /// What happened since the last call that an operator should read, a sentence each.
+    pub fn notes(&mut self) -> Vec<String> {
+        self.notes.extend(self.kv.tier().note());
+        std::mem::take(&mut self.notes)
+    }
+
     /// Counters and the present state.
     pub fn stats(&self) -> Stats {
         let running = self.seqs.keys().filter(|&&id| self.kv.len(id) > 0).count();
@@ -454,6 +504,7 @@ impl<D: Device> Engine<D> {
             running,
             waiting: self.seqs.len() - running,
             reuse: self.reuse.acts(),
+            idle: self.idle.acts(),
             coalesce: self.coalesce.acts(),
             prefix_asked: prefixes.asked,
             prefix_hits: prefixes.hits,

@@ -17,6 +17,21 @@ pub trait Outlet: Send {
     fn give(&mut self, event: Event);
 }
 
+/// Listens to nothing and never leaves.
+pub(crate) struct Nobody;
+
+impl Outlet for Nobody {
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn closed(&self) -> bool {
+        false
+    }
+
+    fn give(&mut self, _: Event) {}
+}
+
 #[derive(Default)]
 struct Shared {
     queue: Mutex<State>,

@@ -58,6 +58,8 @@ pub fn rooms() -> Vec<Room> {
         policy::TABLE.room(),
         crate::intake::coalesce::TABLE.room(),
         crate::reuse::TABLE.room(),
+        crate::idle::TABLE.room(),
+        tamp_kv::tier::TABLE.room(),
         forecast::TABLE.room(),
         budget::TABLE.room(),
         crate::trace::TABLE.room(),

@@ -10,8 +10,11 @@ use crate::Engine;
 use crate::error::{Cause, EngineError, Failure};
 use crate::intake::coalesce::Prefix;
 use crate::policy::Desk;
-use crate::seq::Pool;
+use crate::seq::{Goal, Pool, Seq};
 use crate::turn::{Outcome, Part, Turn};
+
+/// Pages fetched from a slower memory in a step that others take part in: some milliseconds of theirs.
+const FETCH: usize = 16;
 
 /// Draft nodes per turn. Each may bring all its logits home, half a megabyte for a large vocabulary.
 const MOST_DRAFT: usize = 128;
@@ -38,7 +41,9 @@ impl<D: Device> Engine<D> {
     /// Asks the policy; ends the sequences that the pool can never hold.
     pub(crate) fn choose(&mut self) -> Turn {
         self.settle();
-        let held = self.held();
+        self.give_way();
+        let mut held = self.held();
+        self.fetch(&mut held);
         let mut lines: Vec<_> =
             self.seqs.values().zip(held).map(|(s, held)| s.line(&self.forecast, held)).collect();
         let now = self.clock.now();
@@ -53,7 +58,9 @@ impl<D: Device> Engine<D> {
             if let Some(seq) = self.seqs.get_mut(id) {
                 seq.timings.preemptions += 1;
                 // What was summed up is computed again.
-                seq.ask.pool = seq.ask.pool.take().map(|_| Pool::default());
+                if let Some(pool) = seq.ask.goal.pool() {
+                    *pool = Pool::default();
+                }
             }
         }
         for &id in &turn.starved {
@@ -63,6 +70,38 @@ impl<D: Device> Engine<D> {
         }
         self.gate(&mut turn);
         turn
+    }
+
+    /// What runs for nobody ends when somebody is there.
+    fn give_way(&mut self) {
+        let keeps = |s: &&Seq| matches!(s.ask.goal, Goal::Keep);
+        if self.seqs.values().any(|s| !keeps(&s)) {
+            let gone: Vec<SeqId> = self.seqs.values().filter(keeps).map(|s| s.id).collect();
+            gone.into_iter().for_each(|id| self.finish(id, FinishReason::Cancelled, None));
+        }
+    }
+
+    /// Brings pages of the first newcomer that has some in a slower memory back into the cache, a few per step while
+    /// others run; it waits meanwhile.
+    fn fetch(&mut self, held: &mut [bool]) {
+        let busy = self.seqs.keys().any(|&id| self.kv.len(id) > 0);
+        let most = if busy { FETCH } else { usize::MAX };
+        for (seq, held) in self.seqs.values_mut().zip(held) {
+            if seq.ask.fetched || *held || self.kv.len(seq.id) > 0 || seq.ask.goal.computes_all() {
+                continue;
+            }
+            let cached = self.kv.matched(&seq.ask.root, &seq.tokens);
+            let there = self.kv.lookup_disk(&seq.ask.root, &seq.tokens, cached);
+            if there > 0 {
+                let device = self.models[0].device().clone();
+                self.kv.restore(&*device, &seq.ask.root, &seq.tokens, most);
+                *held = there > most;
+            }
+            seq.ask.fetched = there <= most;
+            if there > 0 {
+                return;
+            }
+        }
     }
 
     /// Newcomers that wait for pages another sequence is about to fill.
@@ -93,8 +132,7 @@ impl<D: Device> Engine<D> {
                 true => draft,
                 false => Draft::default(),
             };
-            let pools = seq.ask.pool.is_some();
-            let chooses = !pools && committed + part.rows == seq.tokens.len();
+            let chooses = seq.ask.goal.answers() && committed + part.rows == seq.tokens.len();
             let want = if seq.chain.needs_full() { Want::Full } else { Want::Choose };
             let known = &seq.tokens[committed..committed + part.rows];
             let nodes: Vec<Node> = known
@@ -110,7 +148,7 @@ impl<D: Device> Engine<D> {
                 }))
                 .collect();
             let first = rows.batch.push(part.seq, committed, self.kv.tables(part.seq), &nodes).start;
-            if pools {
+            if seq.ask.goal.computes_all() {
                 let last = self.models[turn.model].shape.layers - 1;
                 self.run.taps.extend((first..first + part.rows).map(|row| (last, row)));
             }
@@ -121,7 +159,7 @@ impl<D: Device> Engine<D> {
     }
 
     pub(crate) fn chooses(&self, part: &Part) -> bool {
-        let seq = self.seqs.get(&part.seq).filter(|s| s.ask.pool.is_none());
+        let seq = self.seqs.get(&part.seq).filter(|s| s.ask.goal.answers());
         seq.is_some_and(|s| self.kv.len(part.seq) + part.rows == s.tokens.len())
     }
 
@@ -154,7 +192,7 @@ impl<D: Device> Engine<D> {
     /// What stays of a sequence's rows.
     pub(crate) fn judge(&mut self, part: &Laid, out: &mut Outputs) -> Outcome {
         let mut seq = self.seqs.get_mut(&part.seq);
-        if let Some(pool) = seq.as_deref_mut().and_then(|s| s.ask.pool.as_mut()) {
+        if let Some(pool) = seq.as_deref_mut().and_then(|s| s.ask.goal.pool()) {
             let own = part.first..part.first + part.rows;
             self.run.caught.iter().filter(|c| own.contains(&c.1)).for_each(|c| pool.add(&c.2));
         }

@@ -38,11 +38,43 @@ pub(crate) struct Ask {
     pub root: PrefixKey,
     /// say why no more of the prompt was cached
     pub explain: bool,
-    /// set when an embedding is wanted and no answer
-    pub pool: Option<Pool>,
+    /// what is wanted
+    pub goal: Goal,
+    /// what a slower memory has of it has been fetched, or is not there
+    pub fetched: bool,
     pub deadline: Option<Duration>,
     /// spans of it carry this number
     pub trace: u64,
+}
+
+/// What a sequence is for.
+pub(crate) enum Goal {
+    /// tokens
+    Answer,
+    /// the mean of its hidden states
+    Embed(Pool),
+    /// its pages in the prefix cache; gives way to everybody
+    Keep,
+}
+
+impl Goal {
+    /// Chooses tokens.
+    pub fn answers(&self) -> bool {
+        matches!(self, Goal::Answer)
+    }
+
+    /// Reads its hidden states, so that every position is computed.
+    pub fn pool(&mut self) -> Option<&mut Pool> {
+        match self {
+            Goal::Embed(pool) => Some(pool),
+            _ => None,
+        }
+    }
+
+    /// Every position is computed, whatever is cached.
+    pub fn computes_all(&self) -> bool {
+        matches!(self, Goal::Embed(_))
+    }
 }
 
 /// The mean over the positions of a sequence, `[d]`. Positions are added in order, so that neither chunks nor the batch
@@ -69,7 +101,7 @@ impl Pool {
 impl Seq {
     /// Takes what is cached of the tokens; the last one is always computed, for what follows it.
     pub fn begin(&mut self, book: &mut Book, reuse: &mut dyn Reuse) -> usize {
-        if self.ask.pool.is_some() {
+        if self.ask.goal.computes_all() {
             return 0;
         }
         let first = self.timings.prompt_rows == 0;
@@ -85,7 +117,7 @@ impl Seq {
 
     /// What the coalescer sees; `committed` positions are in memory.
     pub fn prefix(&self, committed: usize) -> Prefix<'_> {
-        let ready = self.outlet.ready() && self.ask.pool.is_none();
+        let ready = self.outlet.ready() && !self.ask.goal.computes_all();
         Prefix { seq: self.id, root: self.ask.root, tokens: &self.tokens, committed, ready }
     }
 
@@ -103,7 +135,10 @@ impl Seq {
             failure,
             timings: self.timings,
             usage: self.usage,
-            embedding: self.ask.pool.filter(|_| finish_reason == FinishReason::Stop).map(|p| p.mean()),
+            embedding: match self.ask.goal {
+                Goal::Embed(pool) if finish_reason == FinishReason::Stop => Some(pool.mean()),
+                _ => None,
+            },
         };
         (answer, self.outlet)
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tamp_base::ids::{PAGE, SeqId, TenantId};
 use tamp_base::settings::Settings;
 use tamp_engine::Turn;
-use tamp_engine::policy::{Charge, Line, Policy, PolicyCtx, TABLE};
+use tamp_engine::policy::{Charge, Desk, Line, Policy, PolicyCtx, TABLE};
 use tamp_kv::Book;
 
 /// What somebody asks for.
@@ -119,7 +119,7 @@ impl Sim {
         let lines: Vec<Line> = self.live.iter().map(|l| l.line).collect();
         let before: BTreeMap<SeqId, usize> = lines.iter().map(|l| (l.seq, self.book.len(l.seq))).collect();
         let now = Duration::from_micros((self.ms * 1e3) as u64);
-        let turn = self.policy.choose(&lines, &mut self.book, now);
+        let turn = self.policy.choose(&lines, &mut Desk::new(&mut self.book, &mut |_, _| 0), now);
         self.preempted += turn.preempted.len() as u64;
         let rows: usize = turn.parts.iter().map(|p| p.rows).sum();
         assert!(rows <= self.ctx.chunk, "{rows} rows of {}", self.ctx.chunk);

@@ -181,6 +181,16 @@ impl Weights {
         }
     }
 
+    /// A hash of everything that the weights are; reads every file of the source, but of a bundle only what its manifest
+    /// says of its sections.
+    pub fn content(&self) -> [u8; 32] {
+        let text = match &self.bundle {
+            Some(b) => b.id().to_string(),
+            None => self.origin().blake3,
+        };
+        *blake3::hash(text.as_bytes()).as_bytes()
+    }
+
     /// A GGUF model in memory, for tests and fuzzing.
     pub fn from_gguf_bytes(bytes: Vec<u8>) -> Result<Weights> {
         gguf_parts(vec![Part { path: None, bytes: Bytes::Owned(bytes) }])

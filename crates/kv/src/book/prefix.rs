@@ -270,6 +270,11 @@ impl Book {
         }
     }
 
+    /// Drops up to `pages` of the least recently used pages that no sequence holds; returns how many went.
+    pub fn shed(&mut self, pages: usize) -> usize {
+        (0..pages).take_while(|_| self.evict(None, None)).count()
+    }
+
     /// Empties the tree. Sequences keep the pages they hold.
     pub fn forget_prefixes(&mut self) {
         while let Some(id) = self.tree.oldest(None, |_, _| true) {
