@@ -33,7 +33,7 @@ fn the_writer_that_others_kill() {
     let mut note = None;
     for page in &chain_of(PAGES) {
         let bytes = content(page);
-        while note.is_none() && !tier.save(page, bytes.clone()) {
+        while note.is_none() && !tier.save(page, "l", bytes.clone()) {
             tier.flush(Duration::from_millis(10));
             note = tier.note();
         }
@@ -60,7 +60,7 @@ fn sound(dir: &Path, damaged: u64) -> usize {
     let mut tier = disk(dir);
     let mut out = Vec::new();
     let found = chain_of(PAGES).into_iter().filter(|page| {
-        let got = tier.load(page, BYTES, &mut out);
+        let got = tier.load(page, "l", BYTES, &mut out);
         assert!(!got || out == content(page), "page {}", page.index);
         got
     });
