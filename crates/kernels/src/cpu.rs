@@ -169,6 +169,10 @@ impl Device for Cpu {
         pages.copy(moves);
     }
 
+    fn page_layout(&self) -> &'static str {
+        memory::LAYOUT
+    }
+
     fn read_page(&self, pages: &Pages, page: PageId, out: &mut Vec<u8>) {
         pages.read(page, out);
     }

@@ -374,6 +374,9 @@ pub trait Device: Send + Sync {
     ) -> Vec<Best>;
     /// Copies positions within a group, in order.
     fn copy_pages(&self, pages: &mut Self::Pages, moves: &[Move]);
+    /// Name of the order in which [`Device::read_page`] gives a page's bytes: it changes whenever that does, so that pages
+    /// which outlive a process are never read in another order.
+    fn page_layout(&self) -> &'static str;
     /// Appends a page's bytes, all layers, to `out`: [`KvShape::page_bytes`] of them, in an order of the device's own.
     fn read_page(&self, pages: &Self::Pages, page: PageId, out: &mut Vec<u8>);
     /// Replaces a page by what [`Device::read_page`] gave for another of the same geometry.

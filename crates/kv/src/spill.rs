@@ -19,7 +19,7 @@ impl<D: Device> Kv<D> {
         let (hot, age) = tier.recall();
         self.book.recall(hot, age);
         self.tier = tier;
-        self.book.save_pages(true);
+        self.book.save_pages(self.tier.takes());
         self
     }
 
@@ -38,10 +38,11 @@ impl<D: Device> Kv<D> {
     pub fn restore(&mut self, device: &D, root: &PrefixKey, tokens: &[Token], most: usize) -> usize {
         let mut nodes = self.book.nodes(root, tokens);
         let bytes = self.shapes.iter().map(KvShape::page_bytes).sum();
+        let layout = self.layout(device);
         let mut page_bytes = Vec::with_capacity(bytes);
         let missing: Vec<PageName> = names(root, tokens).skip(nodes.len()).take(most).collect();
         for page in missing {
-            if !self.tier.has(&page.key) || !self.tier.load(&page, bytes, &mut page_bytes) {
+            if !self.tier.has(&page.key) || !self.tier.load(&page, &layout, bytes, &mut page_bytes) {
                 break;
             }
             let Some((node, pages)) = self.book.graft(root, nodes.last().copied(), &page.ids) else { break };
@@ -69,6 +70,7 @@ impl<D: Device> Kv<D> {
         if self.book.unsaved() == 0 {
             return 0;
         }
+        let layout = self.layout(device);
         let mut room = self.tier.room().min(budget);
         while given < room {
             let Some((page, pages)) = self.book.next_unsaved() else { break };
@@ -80,7 +82,7 @@ impl<D: Device> Kv<D> {
             for (pool, &id) in self.pages.iter().zip(&pages) {
                 device.read_page(pool, id, &mut bytes);
             }
-            if self.tier.save(&page, bytes) {
+            if self.tier.save(&page, &layout, bytes) {
                 given += 1;
             } else {
                 room = given;
@@ -107,6 +109,18 @@ impl<D: Device> Kv<D> {
     /// Prefixes worth having before anybody asks, of this process and the one before: [`crate::Book::hot`].
     pub fn hot(&self, n: usize) -> Vec<Hot> {
         self.book.hot(n)
+    }
+
+    /// The order of a page's bytes over all groups.
+    fn layout(&self, device: &D) -> String {
+        let groups: Vec<String> = self
+            .shapes
+            .iter()
+            .map(|s| format!("{}x{}x{}:{}", s.layers, s.heads, s.head_dim, s.kind))
+            .collect();
+        // Many groups would not fit a page's header: their hash says as much.
+        let groups = blake3::hash(groups.join(",").as_bytes()).to_hex();
+        format!("{} {}", device.page_layout(), &groups[..32])
     }
 
     /// Runs the copies that wait, as the forward pass would.

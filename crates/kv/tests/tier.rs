@@ -52,6 +52,24 @@ fn a_restart_finds_every_page_as_it_was() {
 }
 
 #[test]
+fn a_page_in_another_layout_is_no_page() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), &[1]);
+    let mut world = World::new(64, common::disk(dir.path()));
+    assert_eq!(world.kv.restore(&common::Turned, &key(), &tokens(1, 80), usize::MAX), 0);
+    assert_eq!(world.kv.tier().counts().damaged, 1);
+}
+
+#[test]
+fn no_tier_takes_nothing_and_leaves_nothing_undone() {
+    let mut world = World::new(64, TABLE.open(&TierCtx::default(), &Settings::default()).unwrap().0);
+    world.tell(&tokens(1, 80));
+    assert_eq!(world.kv.spill_idle(&Fake, usize::MAX), 0);
+    assert!(world.kv.flush(&Fake, LONG));
+    assert_eq!(world.kv.lookup_disk(&key(), &tokens(1, 80), 0), 0);
+}
+
+#[test]
 fn a_page_that_comes_back_is_not_written_again() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), &[1]);
@@ -239,7 +257,7 @@ fn the_folder_stays_under_its_cap_and_keeps_whole_beginnings() {
     let mut tier = TABLE.open(&TierCtx::default(), &settings).unwrap().0;
     let chain = common::chain_of(20);
     for name in chain.iter().take(12) {
-        assert!(tier.save(name, bytes.clone()));
+        assert!(tier.save(name, "l", bytes.clone()));
         assert!(tier.flush(LONG));
         assert!(size(dir.path()) <= 7 << 20);
     }
@@ -249,7 +267,7 @@ fn the_folder_stays_under_its_cap_and_keeps_whole_beginnings() {
     assert_eq!(kept[..6], [0, 1, 2, 3, 4, 5], "pages go from the end of a chain");
     assert_eq!(tier.counts().bytes, size(dir.path()));
     // One that is larger than the cap is not kept, and pushes nothing out.
-    tier.save(&page, vec![0; 8 << 20]);
+    tier.save(&page, "l", vec![0; 8 << 20]);
     assert!(tier.flush(LONG));
     assert_eq!(files(dir.path()).len(), 7);
 }
@@ -301,7 +319,7 @@ fn writing_starts_again_when_the_folder_is_back() {
     let mut tier = TABLE.open(&TierCtx { home: None, now }, &common::settings(&below)).unwrap().0;
     let chain = common::chain_of(5);
     let mut save =
-        |n: usize| tier.save(&chain[n], vec![1; 100]).then(|| (tier.flush(LONG), tier.note().is_some()));
+        |n: usize| tier.save(&chain[n], "l", vec![1; 100]).then(|| (tier.flush(LONG), tier.note().is_some()));
     assert_eq!(save(0), Some((true, false)));
     fs::remove_dir_all(&below).unwrap();
     assert_eq!(save(1), Some((false, true)));

@@ -134,6 +134,9 @@ impl Device for Mock {
     fn copy_pages(&self, _: &mut (), moves: &[Move]) {
         self.note(Call::Copy(moves.to_vec()));
     }
+    fn page_layout(&self) -> &'static str {
+        "mock.1"
+    }
     fn read_page(&self, _: &(), page: PageId, _: &mut Vec<u8>) {
         self.note(Call::ReadPage(page));
     }

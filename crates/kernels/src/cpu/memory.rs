@@ -9,6 +9,9 @@ use super::zeroed;
 use crate::device::{DeviceError, KvShape, Move, Slot};
 use crate::rung::Rung;
 
+/// Name of the order of a page's bytes: all of K, then all of V, each as above.
+pub const LAYOUT: &str = "k.hd16.v.16hd.1";
+
 /// Pages of one KV group.
 pub struct Pages {
     shape: KvShape,

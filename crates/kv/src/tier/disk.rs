@@ -68,6 +68,10 @@ struct Disk {
 }
 
 impl Tier for Disk {
+    fn takes(&self) -> bool {
+        true
+    }
+
     fn room(&self) -> usize {
         self.store.room()
     }
@@ -76,15 +80,15 @@ impl Tier for Disk {
         self.store.has(key)
     }
 
-    fn load(&mut self, page: &PageName, bytes: usize, out: &mut Vec<u8>) -> bool {
-        let got = self.store.load(page, bytes, out);
+    fn load(&mut self, page: &PageName, layout: &str, bytes: usize, out: &mut Vec<u8>) -> bool {
+        let got = self.store.load(page, layout, bytes, out);
         self.acts.asked += 1;
         *(if got { &mut self.acts.acted } else { &mut self.acts.declined }) += 1;
         got
     }
 
-    fn save(&mut self, page: &PageName, bytes: Vec<u8>) -> bool {
-        self.store.save(page, bytes)
+    fn save(&mut self, page: &PageName, layout: &str, bytes: Vec<u8>) -> bool {
+        self.store.save(page, layout, bytes)
     }
 
     fn flush(&mut self, within: Duration) -> bool {

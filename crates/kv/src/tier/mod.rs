@@ -71,14 +71,18 @@ pub struct TierCounts {
 
 /// A place for pages beside memory.
 pub trait Tier: Send {
+    /// Whether it ever takes a page; asked once.
+    fn takes(&self) -> bool;
     /// Pages it would take now without making the caller wait; 0 when it takes none at all.
     fn room(&self) -> usize;
     /// Whether a page is there, as far as can be said without reading it.
     fn has(&self, key: &Hash) -> bool;
-    /// Puts a page's `bytes` bytes in the place of `out`'s, checked; `false`, and an empty `out`, when it has no such page.
-    fn load(&mut self, page: &PageName, bytes: usize, out: &mut Vec<u8>) -> bool;
-    /// Takes a page to keep; `false` when there is no room for it.
-    fn save(&mut self, page: &PageName, bytes: Vec<u8>) -> bool;
+    /// Puts a page's `bytes` bytes in the place of `out`'s, checked; `false`, and an empty `out`, when it has no such page
+    /// in this layout.
+    fn load(&mut self, page: &PageName, layout: &str, bytes: usize, out: &mut Vec<u8>) -> bool;
+    /// Takes a page to keep; `false` when there is no room for it. `layout` says in which order its bytes are, at most
+    /// 256 bytes of text.
+    fn save(&mut self, page: &PageName, layout: &str, bytes: Vec<u8>) -> bool;
     /// Waits until what was taken is kept, for so long at most; whether it is.
     fn flush(&mut self, within: Duration) -> bool;
     /// Keeps the prefixes asked for most, in the place of those kept before.

@@ -26,17 +26,20 @@ pub(super) static ENTRY: Entry<dyn Tier, TierCtx> = Entry {
 pub(crate) struct Nowhere;
 
 impl Tier for Nowhere {
+    fn takes(&self) -> bool {
+        false
+    }
     fn room(&self) -> usize {
         0
     }
     fn has(&self, _: &Hash) -> bool {
         false
     }
-    fn load(&mut self, _: &PageName, _: usize, out: &mut Vec<u8>) -> bool {
+    fn load(&mut self, _: &PageName, _: &str, _: usize, out: &mut Vec<u8>) -> bool {
         out.clear();
         false
     }
-    fn save(&mut self, _: &PageName, _: Vec<u8>) -> bool {
+    fn save(&mut self, _: &PageName, _: &str, _: Vec<u8>) -> bool {
         false
     }
     fn flush(&mut self, _: Duration) -> bool {

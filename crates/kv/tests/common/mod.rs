@@ -74,7 +74,17 @@ fn content(past: &[Token], group: usize) -> Vec<u8> {
 }
 
 /// Pages are plain bytes, position by position.
-pub struct Fake;
+#[derive(Default)]
+pub struct FakeDevice {
+    /// says that its pages are laid out otherwise
+    pub turned: bool,
+}
+
+#[allow(non_upper_case_globals)]
+pub const Fake: FakeDevice = FakeDevice { turned: false };
+/// One that the others' pages are no good for.
+#[allow(non_upper_case_globals)]
+pub const Turned: FakeDevice = FakeDevice { turned: true };
 
 pub struct FakePages {
     bytes: Vec<u8>,
@@ -89,7 +99,7 @@ impl FakePages {
     }
 }
 
-impl Device for Fake {
+impl Device for FakeDevice {
     type Buf = ();
     type Linear = ();
     type Vector = ();
@@ -104,6 +114,9 @@ impl Device for Fake {
             let from = pages.at(m.from).to_vec();
             pages.at(m.to).copy_from_slice(&from);
         }
+    }
+    fn page_layout(&self) -> &'static str {
+        if self.turned { "turned.1" } else { "plain.1" }
     }
     fn read_page(&self, pages: &FakePages, page: PageId, out: &mut Vec<u8>) {
         out.extend_from_slice(&pages.bytes[page.0 as usize * pages.page..][..pages.page]);
@@ -160,7 +173,7 @@ impl Device for Fake {
 }
 
 pub struct World {
-    pub kv: Kv<Fake>,
+    pub kv: Kv<FakeDevice>,
 }
 
 impl World {

@@ -31,6 +31,8 @@ struct Head {
     parent: String,
     tokens: [u32; PAGE],
     index: u32,
+    /// order of the payload's bytes
+    layout: String,
     /// length of the payload
     bytes: u64,
     blake3: String,
@@ -39,9 +41,10 @@ struct Head {
 }
 
 /// What a header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Said {
     pub page: PageName,
+    pub layout: String,
     pub bytes: u64,
     pub payload: Hash,
     /// seconds since 1970
@@ -72,7 +75,7 @@ pub(super) fn unhex(text: &str) -> Option<Hash> {
 }
 
 /// The block before a payload.
-fn head(page: &PageName, payload: &[u8], written: u64) -> io::Result<Vec<u8>> {
+fn head(page: &PageName, layout: &str, payload: &[u8], written: u64) -> io::Result<Vec<u8>> {
     let head = Head {
         kind: KIND.into(),
         v: V,
@@ -80,11 +83,15 @@ fn head(page: &PageName, payload: &[u8], written: u64) -> io::Result<Vec<u8>> {
         parent: hex(&page.parent),
         tokens: page.ids,
         index: page.index,
+        layout: layout.into(),
         bytes: payload.len() as u64,
         blake3: blake3::hash(payload).to_hex().to_string(),
         written,
     };
     let mut out = serde_json::to_vec(&head).map_err(io::Error::other)?;
+    if out.len() > HEAD - SEAL {
+        return Err(io::Error::other(format!("a page header of {} bytes", out.len())));
+    }
     out.resize(HEAD - SEAL, b' ');
     out.extend_from_slice(blake3::hash(&out).to_hex().as_bytes());
     Ok(out)
@@ -102,7 +109,13 @@ pub(super) fn parse(block: &[u8]) -> Option<Said> {
     }
     let (key, parent) = (unhex(&head.key)?, unhex(&head.parent)?);
     let page = PageName { key, parent, ids: head.tokens, index: head.index };
-    let said = Said { page, bytes: head.bytes, payload: unhex(&head.blake3)?, written: head.written };
+    let said = Said {
+        page,
+        layout: head.layout,
+        bytes: head.bytes,
+        payload: unhex(&head.blake3)?,
+        written: head.written,
+    };
     (chain(&parent, &page.ids) == key).then_some(said)
 }
 
@@ -111,10 +124,11 @@ pub(super) fn write(
     temp: &Path,
     path: &Path,
     page: &PageName,
+    layout: &str,
     payload: &[u8],
     written: u64,
 ) -> io::Result<()> {
-    let head = head(page, payload, written)?;
+    let head = head(page, layout, payload, written)?;
     let done = tamp_os::private::create_file(temp).and_then(|mut file| {
         file.write_all(&head)?;
         file.write_all(payload)
@@ -140,13 +154,19 @@ pub(super) fn peek(path: &Path) -> Result<Said, Wrong> {
 }
 
 /// A page's payload into `out`, checked there: what is used is what was hashed, whatever happens to the file meanwhile.
-pub(super) fn read(path: &Path, page: &PageName, bytes: usize, out: &mut Vec<u8>) -> Result<Said, Wrong> {
+pub(super) fn read(
+    path: &Path,
+    page: &PageName,
+    layout: &str,
+    bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<Said, Wrong> {
     out.clear();
     regular(path)?;
     let map = Map::open(path)?;
     let said = parse(map.bytes()).ok_or(Wrong::Damaged)?;
     let payload = &map.bytes()[HEAD..];
-    if said.page != *page || said.bytes != bytes as u64 || payload.len() != bytes {
+    if said.page != *page || said.layout != layout || said.bytes != bytes as u64 || payload.len() != bytes {
         return Err(Wrong::Damaged);
     }
     // One call instead of a fault for every few pages.

@@ -59,6 +59,7 @@ impl Place {
 
 struct Job {
     page: PageName,
+    layout: String,
     payload: Vec<u8>,
 }
 
@@ -135,28 +136,32 @@ impl Store {
         known || (!state.listed && self.shared.place.path(key).exists())
     }
 
-    pub fn save(&self, page: &PageName, payload: Vec<u8>) -> bool {
+    pub fn save(&self, page: &PageName, layout: &str, payload: Vec<u8>) -> bool {
         let mut state = self.shared.lock();
         if state.queue.len() >= QUEUE || state.paused > self.shared.place.secs() {
             return false;
         }
         if state.coming.insert(page.key) {
-            state.queue.push_back(Job { page: *page, payload });
+            state.queue.push_back(Job { page: *page, layout: layout.into(), payload });
             self.shared.work.notify_one();
         }
         true
     }
 
-    pub fn load(&self, page: &PageName, bytes: usize, out: &mut Vec<u8>) -> bool {
+    pub fn load(&self, page: &PageName, layout: &str, bytes: usize, out: &mut Vec<u8>) -> bool {
         out.clear();
-        if let Some(job) =
-            self.shared.lock().queue.iter().find(|j| j.page == *page && j.payload.len() == bytes)
+        if let Some(job) = self
+            .shared
+            .lock()
+            .queue
+            .iter()
+            .find(|j| j.page == *page && j.layout == layout && j.payload.len() == bytes)
         {
             out.extend_from_slice(&job.payload);
             return true;
         }
         let path = self.shared.place.path(&page.key);
-        let read = file::read(&path, page, bytes, out);
+        let read = file::read(&path, page, layout, bytes, out);
         let now = self.shared.place.secs();
         let mut state = self.shared.lock();
         match read {
@@ -263,7 +268,7 @@ fn write(shared: &Shared, job: &Job, n: u64) {
     } else {
         evict(shared, place.most - bytes);
         let (temp, path) = (place.temp(n), place.path(&job.page.key));
-        Some(file::write(&temp, &path, &job.page, &job.payload, now))
+        Some(file::write(&temp, &path, &job.page, &job.layout, &job.payload, now))
     };
     let mut state = shared.lock();
     state.coming.remove(&job.page.key);
