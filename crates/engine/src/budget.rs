@@ -46,19 +46,21 @@ impl Budget {
     }
 
     /// Takes up to `want` tokens, of which `below` may be beyond the budget, and says how many.
-    fn take(&self, want: usize, below: usize) -> usize {
+    pub fn reserve(&self, want: usize, below: usize) -> usize {
         let (mut got, below) = (0, i64::try_from(below).unwrap_or(i64::MAX));
-        let want = i64::try_from(want).unwrap_or(i64::MAX);
+        // Noted as reserved before it is taken, so that nobody sees a budget spent that may get something back.
+        self.reserved.fetch_add(want as u64, Ordering::AcqRel);
+        let most = i64::try_from(want).unwrap_or(i64::MAX);
         let _ = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
-            got = want.min(free.max(0).saturating_add(below));
+            got = most.min(free.max(0).saturating_add(below));
             (got > 0).then(|| free - got)
         });
-        self.reserved.fetch_add(got as u64, Ordering::AcqRel);
+        self.reserved.fetch_sub(want as u64 - got as u64, Ordering::AcqRel);
         got as usize
     }
 
     /// Of `reserved` tokens `said` were said; the others are free again.
-    fn settle(&self, reserved: usize, said: usize) {
+    pub fn settle(&self, reserved: usize, said: usize) {
         let said = said.min(reserved);
         self.free.fetch_add((reserved - said) as i64, Ordering::AcqRel);
         self.spent.fetch_add(said as u64, Ordering::AcqRel);
@@ -82,7 +84,8 @@ impl Budget {
 
     /// Nothing is left, and nothing can come back.
     pub fn is_spent(&self) -> bool {
-        self.free() <= 0 && self.reserved.load(Ordering::Acquire) == 0
+        let none = || self.reserved.load(Ordering::Acquire) == 0;
+        none() && self.free() <= 0 && none()
     }
 }
 
@@ -228,7 +231,7 @@ impl Gates {
         self.acts.asked += 1;
         let below = self.gate.below(said, self.over.get(&seq).copied().unwrap_or(0));
         let got = if chooses {
-            let tokens = budget.take(1, below);
+            let tokens = budget.reserve(1, below);
             if tokens > 0 {
                 let beyond = budget.free() < 0;
                 self.grants.insert(seq, Grant { budget: budget.clone(), tokens, said, beyond });
@@ -252,7 +255,7 @@ impl Gates {
     /// no more than one that has not begun may.
     pub fn drafts(&mut self, seq: SeqId, want: usize) -> usize {
         let Some(g) = self.grants.get_mut(&seq) else { return want };
-        let got = g.budget.take(want, self.gate.below(0, 0));
+        let got = g.budget.reserve(want, self.gate.below(0, 0));
         g.tokens += got;
         got
     }

@@ -324,6 +324,14 @@ fn a_thought_ends_at_its_budget_and_the_answer_goes_on_drafts_or_not() {
             assert!(over.is_some(), "a soft end within 5 of {end}: {:?}", s.tokens);
         }
     }
+    // A gate that binds nobody lets a thought go on.
+    let mut e = engine_with(&weights(), options(120, 96, 1), &settings(&["engine.gate=none"], &[]));
+    let bound = Some(Think { open: free[0], close: vec![201, 202, 203], inside: false, most: 2 });
+    let out = submit(&mut e, Request { think: bound, ..r.clone() });
+    while !e.is_idle() {
+        e.step().unwrap();
+    }
+    assert_eq!(drain(&out).1.unwrap().tokens, free);
     // What ends the thought is the caller's too, and within the length.
     let budget = Arc::new(Budget::new(8));
     let mut e = engine(options(120, 96, 1));

@@ -49,7 +49,7 @@ fn slack_is_each_answers_own_and_no_drafts() {
 fn threads_that_share_a_budget_never_take_more_than_there_is() {
     let b = Arc::new(Budget::new(10_000));
     let took: usize = std::thread::scope(|s| {
-        let one = || (0..5000).map(|i| b.take(1 + i % 4, 0)).sum::<usize>();
+        let one = || (0..5000).map(|i| b.reserve(1 + i % 4, 0)).sum::<usize>();
         let all: Vec<_> = (0..4).map(|_| s.spawn(one)).collect();
         all.into_iter().map(|t| t.join().unwrap()).sum()
     });

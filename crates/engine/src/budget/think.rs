@@ -109,12 +109,13 @@ impl Gates {
         token: Token,
     ) -> Option<FinishReason> {
         let ends_line = tokenizer.bytes(token).ends_with(b"\n");
-        let mut close = self.thoughts.said(seq.id, token, ends_line, self.gate.below(1, 0))?;
+        let slack = Some(self.gate.below(1, 0)).filter(|&s| s < usize::MAX)?;
+        let mut close = self.thoughts.said(seq.id, token, ends_line, slack)?;
         // These tokens are the caller's too. What the budget no longer has is not said, and the next turn ends it.
         if let Some(grant) = self.grants.get_mut(&seq.id) {
             let said = (seq.tokens.len() - seq.prompt).saturating_sub(grant.said);
             let have = grant.tokens.saturating_sub(said);
-            let got = grant.budget.take(close.len().saturating_sub(have), 0);
+            let got = grant.budget.reserve(close.len().saturating_sub(have), 0);
             grant.tokens += got;
             close.truncate(have + got);
         }

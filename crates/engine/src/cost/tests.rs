@@ -10,14 +10,11 @@ fn sum(costs: &[Cost]) -> u64 {
     costs.iter().map(|c| c.prefill_ns + c.decode_ns + c.wasted_ns).sum()
 }
 
+/// Is shown a step's time, parts and shares.
+type Each<'a> = &'a mut dyn FnMut(u64, &[Took], &[Cost]);
+
 /// Steps of a made-up machine, prompts and answers mixed; every step is off by up to `noise`.
-fn run(
-    meter: &mut Meter,
-    truth: &Rates,
-    steps: usize,
-    noise: f64,
-    each: &mut dyn FnMut(u64, &[Took], &[Cost]),
-) {
+fn run(meter: &mut Meter, truth: &Rates, steps: usize, noise: f64, each: Each<'_>) {
     let mut seed = 1u64;
     let mut draw = |n: u64| {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
