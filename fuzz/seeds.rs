@@ -25,6 +25,12 @@ const TEMPLATE: &str = "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m
 {% endif %}{% endfor %}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}{% macro f(a, b=1) %}{{ a ~ b }}\
 {% endmacro %}{{ f(namespace(x=1).x) }}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
+const SCHEMA: &str = concat!(
+    "\0",
+    r##"{"$defs":{"x":{"anyOf":[{"$ref":"#/$defs/x"},{"const":1}]}},"type":"object","properties":{"a":{"type":"string","##,
+    r##""pattern":"^a+$"},"b":{"$ref":"#/$defs/x"},"c":{"type":"array","items":{"type":"integer","minimum":3}}}}"##
+);
+
 fn main() -> Done {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let put = |target: &str, name: &str, bytes: &[u8]| -> Done {
@@ -48,6 +54,20 @@ fn main() -> Done {
     put("compiled_tokenizer", "json", &json.compile())?;
     put("tokenizer_json", "bpe", TOKENIZER.as_bytes())?;
     put("template", "chat", TEMPLATE.as_bytes())?;
+    put("grammar", "schema", SCHEMA.as_bytes())?;
+    put("grammar", "regex", b"\x01(ab|[c-f]{2,5}|\\d+)(x?y)*")?;
+    put("grammar", "lark", b"\x02start: a b*\na: \"x\" | /[0-9]+/\nb: \"[\" a (\",\" a)* \"]\"")?;
+    put(
+        "streams",
+        "hermes",
+        b"\x00<think>so</think>a <tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>",
+    )?;
+    put(
+        "streams",
+        "llama3",
+        b"\x01{\"name\": \"f\", \"parameters\": {}}; {\"parameters\": {\"a\": [null]}, \"name\": \"g\"}",
+    )?;
+    put("streams", "mistral", b"\x02[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\"}]")?;
     let config = make::config();
     put("safetensors", "llama", &two(config.as_bytes(), &make::safetensors(&make::tensors(), true)))?;
     put("onnx", "llama", &two(config.as_bytes(), &make::onnx()))?;

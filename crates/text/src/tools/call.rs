@@ -71,6 +71,11 @@ impl Call {
         self.started
     }
 
+    /// Whether the arguments are given out to their end.
+    pub fn whole(&self) -> bool {
+        self.started && !matches!(self.at, At::InArgs(_))
+    }
+
     /// Takes a character; `known` says which names are tools.
     pub fn push(&mut self, c: char, known: &dyn Fn(&str) -> bool) -> Read {
         let space = matches!(c, ' ' | '\t' | '\n' | '\r');

@@ -115,7 +115,7 @@ impl Parser {
                     }
                     return out;
                 }
-                At::Call(call) if call.started() => self.end(false, &mut out),
+                At::Call(call) if call.started() => self.end(call.whole(), &mut out),
                 At::Close | At::Between if self.held.trim().is_empty() => self.held.clear(),
                 _ => {
                     let again = self.release(&mut out);
@@ -235,7 +235,9 @@ impl Parser {
         let names = &self.names;
         let known = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
         let index = self.index;
-        match call.push(c, &known) {
+        let read = call.push(c, &known);
+        let whole = call.whole();
+        match read {
             Read::More => true,
             Read::Start { name, args } => {
                 self.start(name, args, out);
@@ -253,7 +255,7 @@ impl Parser {
                 true
             }
             Read::Bad if started => {
-                self.end(false, out);
+                self.end(whole, out);
                 self.at = At::Text;
                 self.text(c, out);
                 true
