@@ -71,7 +71,8 @@ impl<D: Device> Engine<D> {
             };
             let Some(seq) = self.seqs.get_mut(&id) else { continue };
             self.aside.trace.kept(seq.ask.trace, verdict.choices.len());
-            let mut end = None;
+            let pooled = seq.ask.pool.is_some() && self.kv.len(id) == seq.tokens.len();
+            let mut end = pooled.then_some(FinishReason::Stop);
             for (i, choice) in verdict.choices.into_iter().enumerate() {
                 let token = choice.token;
                 arrival(&mut seq.timings, now, i > 0);
@@ -99,6 +100,8 @@ impl<D: Device> Engine<D> {
     pub(crate) fn finish(&mut self, id: SeqId, reason: FinishReason, failure: Option<Failure>) {
         self.kv.close(id);
         self.proposer.forget(id);
+        self.coalesce.forget(id);
+        self.policy.forget(id);
         let now = self.now_ns();
         if let Some(mut seq) = self.seqs.remove(&id) {
             let tail = seq.speech.finish();

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod policy;
 pub mod pressure;
 pub mod request;
+pub mod reuse;
 mod rooms;
 mod rows;
 mod seq;
@@ -53,17 +54,20 @@ use tamp_weights::Weights;
 use tamp_weights::bundle::Watch;
 
 use aside::Aside;
+use intake::coalesce::{self, Coalesce};
 use intake::{Intake, Mail};
 use outlet::Outlet;
 use policy::{Line, Policy, PolicyCtx};
 use request::Timings;
-use seq::{Ask, Seq, Speech};
+use reuse::{Reuse, Roots};
+use seq::{Ask, Pool, Seq, Speech};
 
 pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Cost, Event, Request, Task, Usage, Who};
 pub use rooms::{residency, rooms};
+pub use tamp_kv::KvEvent;
 pub use tamp_sample::{FinishReason, Params};
 pub use turn::Turn;
 
@@ -79,6 +83,9 @@ pub struct Engine<D: Device> {
     /// by id, and so in order of arrival
     seqs: BTreeMap<SeqId, Seq>,
     policy: Box<dyn Policy>,
+    coalesce: Box<dyn Coalesce>,
+    reuse: Box<dyn Reuse>,
+    roots: Roots,
     proposer: Box<dyn Proposer>,
     accept: Box<dyn Acceptor>,
     clock: Arc<dyn Clock>,
@@ -111,7 +118,17 @@ pub struct Stats {
     pub running: usize,
     /// sequences that wait for their first pages
     pub waiting: usize,
-    /// free KV pages, in the fullest group
+    /// sequences that began, and those that found a cached prefix
+    pub reuse: Acts,
+    /// newcomers, and those that waited for a common prefix
+    pub coalesce: Acts,
+    /// prompt positions looked for in the prefix cache
+    pub prefix_asked: u64,
+    /// and found
+    pub prefix_hits: u64,
+    /// pages the prefix cache holds, per group
+    pub pages_cached: usize,
+    /// KV pages to be had in the fullest group: free, or held by the prefix cache alone
     pub pages_free: usize,
     /// KV pages per group
     pub pages_total: usize,
@@ -153,7 +170,7 @@ impl<D: Device> Engine<D> {
             })?;
         let (tokenizer, used) = stand?;
         let process = used.saturating_sub(model.own_bytes());
-        let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process)?;
+        let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process, [0; 32])?;
         engine.watch = weights.bundle().map(|b| b.watch().clone());
         Ok(engine)
     }
@@ -167,7 +184,7 @@ impl<D: Device> Engine<D> {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
         let process = tamp_os::memory::rss().anonymous.saturating_sub(model.own_bytes());
-        Self::assemble(model, tokenizer, settings, options, clock, process)
+        Self::assemble(model, tokenizer, settings, options, clock, process, [0; 32])
     }
 
     /// `process`: anonymous bytes in use beside the weights, before buffers and pages.
@@ -178,6 +195,7 @@ impl<D: Device> Engine<D> {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         process: u64,
+        content: [u8; 32],
     ) -> Result<Self, EngineError> {
         settings.check(&rooms())?;
         let options = options.resolve(&model.shape)?;
@@ -195,13 +213,17 @@ impl<D: Device> Engine<D> {
         let ctx = PolicyCtx { chunk: options.chunk, batch: options.batch };
         let (policy, policy_card) = policy::TABLE.open(&ctx, settings)?;
         let (proposer, propose_card) = tamp_spec::propose::TABLE.open(&(), settings)?;
+        let (coalesce, coalesce_card) = coalesce::TABLE.open(&(), settings)?;
+        let (reuse, reuse_card) = reuse::TABLE.open(&(), settings)?;
         let (accept, accept_card) = tamp_spec::accept::TABLE.open(&(), settings)?;
         let (codec, codec_card) = tamp_kv::codec::TABLE.open(&(), settings)?;
         let mut groups = model.kv_groups();
         groups.iter_mut().for_each(|g| g.kind = *codec);
-        let kv = Kv::new(&**model.device(), &groups, options.pages)?;
+        let mut kv = Kv::new(&**model.device(), &groups, options.pages)?;
         let chosen = [
             (policy::TABLE.room, policy_card),
+            (coalesce::TABLE.room, coalesce_card),
+            (reuse::TABLE.room, reuse_card),
             (tamp_spec::propose::TABLE.room, propose_card),
             (tamp_spec::accept::TABLE.room, accept_card),
             (tamp_kv::codec::TABLE.room, codec_card),
@@ -211,6 +233,10 @@ impl<D: Device> Engine<D> {
         let (aside, aside_cards) = Aside::open(settings)?;
         let chosen: Vec<_> = chosen.into_iter().chain(aside_cards).collect();
         let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
+        let rope = format!("{:?}", model.rope);
+        let roots = Roots::new(&plan, &content, &rope, model.options.decode);
+        kv.book_mut().set_clock(clock.clone());
+        reuse.open(kv.book_mut());
         let (intake, mail) = intake::intake(options.queue, clock.clone());
         Ok(Engine {
             models: vec![model],
@@ -219,6 +245,9 @@ impl<D: Device> Engine<D> {
             tokenizer,
             seqs: BTreeMap::new(),
             policy,
+            coalesce,
+            reuse,
+            roots,
             proposer,
             accept,
             clock,
@@ -300,8 +329,10 @@ impl<D: Device> Engine<D> {
             timings: Timings { received_ns: received, ..Timings::default() },
             usage: Usage::default(),
             ask: Ask {
+                root: self.roots.of(&request.who.namespace),
+                explain: request.explain_cache,
                 who: request.who,
-                task: request.task,
+                pool: (request.task == Task::Embed).then(Pool::default),
                 deadline: request.deadline,
                 trace: if request.trace == 0 { id.0 + 1 } else { request.trace },
             },
@@ -381,6 +412,7 @@ impl<D: Device> Engine<D> {
     /// Counters and the present state.
     pub fn stats(&self) -> Stats {
         let running = self.seqs.keys().filter(|&&id| self.kv.len(id) > 0).count();
+        let prefixes = self.kv.book().prefix_counts();
         Stats {
             work: self.run.work,
             propose: self.proposer.acts(),
@@ -389,6 +421,11 @@ impl<D: Device> Engine<D> {
             finished: self.finished,
             running,
             waiting: self.seqs.len() - running,
+            reuse: self.reuse.acts(),
+            coalesce: self.coalesce.acts(),
+            prefix_asked: prefixes.asked,
+            prefix_hits: prefixes.hits,
+            pages_cached: prefixes.cached,
             pages_free: self.kv.room(),
             pages_total: self.kv.total(),
             eased: self.aside.eased,
@@ -416,7 +453,7 @@ impl<D: Device> Engine<D> {
 }
 
 impl Seq {
-    fn line(&self) -> Line {
+    fn line(&self, held: bool) -> Line {
         let who = &self.ask.who;
         Line {
             seq: self.id,
@@ -424,7 +461,7 @@ impl Seq {
             prompt: self.prompt,
             limit: self.limit,
             ready: self.outlet.ready(),
-            held: false,
+            held,
             tenant: who.tenant,
             weight: who.weight,
             most_running: who.most_running,

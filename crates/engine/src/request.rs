@@ -70,6 +70,8 @@ pub struct Request {
     pub task: Task,
     /// the number that its spans carry; 0 = one of its own
     pub trace: u64,
+    /// say why no more of the prompt was cached
+    pub explain_cache: bool,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
     pub deadline: Option<Duration>,
 }

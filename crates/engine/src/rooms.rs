@@ -58,6 +58,8 @@ pub fn rooms() -> Vec<Room> {
         policy::TABLE.room(),
         crate::trace::TABLE.room(),
         crate::pressure::TABLE.room(),
+        crate::intake::coalesce::TABLE.room(),
+        crate::reuse::TABLE.room(),
         tamp_spec::propose::TABLE.room(),
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),

@@ -7,7 +7,7 @@ use tamp_base::card::{Card, Effect, Entry};
 use tamp_base::ids::SeqId;
 use tamp_kv::Book;
 
-use super::{Line, Policy, PolicyCtx};
+use super::{Desk, Line, Policy, PolicyCtx};
 use crate::turn::{Part, Turn};
 
 pub(super) static ENTRY: Entry<dyn Policy, PolicyCtx> = Entry {
@@ -29,7 +29,7 @@ struct Fcfs {
 }
 
 impl Policy for Fcfs {
-    fn choose(&mut self, lines: &[Line], book: &mut Book, _: Duration) -> Turn {
+    fn choose(&mut self, lines: &[Line], desk: &mut Desk<'_>, _: Duration) -> Turn {
         let mut turn = Turn::default();
         let mut budget = self.ctx.chunk;
         let pending = |book: &Book, l: &Line| l.tokens.saturating_sub(book.len(l.seq));
@@ -37,28 +37,34 @@ impl Policy for Fcfs {
 
         for l in lines.iter().filter(|l| l.ready) {
             let fits = budget > 0 && turn.parts.len() < self.ctx.batch;
-            if fits && decodes(book, l) && make_room(lines, l, 1, book, &mut turn) {
+            if fits && decodes(desk.book, l) && make_room(lines, l, 1, desk.book, &mut turn) {
                 turn.parts.push(Part { seq: l.seq, rows: 1, draft: 0 });
                 budget -= 1;
             }
         }
-        let mut running = lines.iter().filter(|l| l.ready && book.len(l.seq) > 0).count();
+        let mut running = lines.iter().filter(|l| l.ready && desk.book.len(l.seq) > 0).count();
         let oldest = lines.iter().find(|l| l.ready).map(|l| l.seq);
         for l in lines.iter().filter(|l| l.ready) {
             if budget == 0 || turn.parts.len() >= self.ctx.batch {
                 break;
             }
-            if decodes(book, l)
-                || (l.held && book.len(l.seq) == 0)
+            if decodes(desk.book, l)
+                || (l.held && desk.book.len(l.seq) == 0)
                 || turn.parts.iter().any(|p| p.seq == l.seq)
                 || turn.preempted.contains(&l.seq)
             {
                 continue;
             }
-            let (fresh, rows) = (book.len(l.seq) == 0, pending(book, l).min(budget));
+            let fresh = desk.book.len(l.seq) == 0;
+            if fresh {
+                desk.begin(l.seq);
+            }
+            let book = &mut *desk.book;
+            let rows = pending(book, l).min(budget);
             // A newcomer that would push others out, or be pushed out itself, waits; those behind it too.
             let crowded = running >= self.ctx.batch || book.room() < book.need(l.seq, pending(book, l) + 1);
             if fresh && oldest != Some(l.seq) && crowded {
+                book.rewind(l.seq, 0);
                 break;
             }
             if !make_room(lines, l, rows, book, &mut turn) {

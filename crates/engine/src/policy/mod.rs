@@ -66,10 +66,30 @@ pub struct PolicyCtx {
     pub batch: usize,
 }
 
+/// The memory as a policy sees it.
+pub struct Desk<'a> {
+    /// who holds which pages
+    pub book: &'a mut Book,
+    begin: &'a mut dyn FnMut(&mut Book, SeqId) -> usize,
+}
+
+impl<'a> Desk<'a> {
+    /// `begin` gives an empty sequence what is cached of its tokens and returns how many that are.
+    pub fn new(book: &'a mut Book, begin: &'a mut dyn FnMut(&mut Book, SeqId) -> usize) -> Desk<'a> {
+        Desk { book, begin }
+    }
+
+    /// Gives a sequence that is about to start what is cached of its tokens, and returns how many that are: the last
+    /// known token is always left. To be called before its rows are counted; who does not start then goes back to 0.
+    pub fn begin(&mut self, seq: SeqId) -> usize {
+        (self.begin)(self.book, seq)
+    }
+}
+
 /// Chooses who takes part in the next forward pass.
 pub trait Policy: Send {
     /// `lines` come in order of arrival.
-    fn choose(&mut self, lines: &[Line], book: &mut Book, now: Duration) -> Turn;
+    fn choose(&mut self, lines: &[Line], desk: &mut Desk<'_>, now: Duration) -> Turn;
     /// Learns what a step really took.
     fn charge(&mut self, _: &[Charge]) {}
     /// Forgets a sequence that ended.

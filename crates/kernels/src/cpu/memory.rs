@@ -69,6 +69,32 @@ impl Pages {
         Writer { pages: self, layer, k, v }
     }
 
+    /// Bytes of K (and of V) of one page.
+    fn half(&self) -> usize {
+        self.shape.layers * self.shape.heads * self.shape.head_dim * PAGE * self.size
+    }
+
+    /// Appends a page's K, then its V; nothing for a page that is none.
+    pub fn read(&self, page: PageId, out: &mut Vec<u8>) {
+        let at = page.0 as usize * self.half();
+        for part in [&self.k, &self.v] {
+            out.extend_from_slice(part.get(at..at + self.half()).unwrap_or(&[]));
+        }
+    }
+
+    /// Replaces a page by what [`Pages::read`] gave.
+    pub fn replace(&mut self, page: PageId, bytes: &[u8]) -> Result<(), DeviceError> {
+        let (half, exists) = (self.half(), (page.0 as usize) < self.pages);
+        if !exists || bytes.len() != 2 * half {
+            let want = if exists { 2 * half } else { 0 };
+            return Err(DeviceError::Page { page: page.0, want, got: bytes.len() });
+        }
+        let at = page.0 as usize * half;
+        self.k[at..at + half].copy_from_slice(&bytes[..half]);
+        self.v[at..at + half].copy_from_slice(&bytes[half..]);
+        Ok(())
+    }
+
     /// Copies positions, all layers, in order.
     pub fn copy(&mut self, moves: &[Move]) {
         let (hd, size) = (self.shape.head_dim, self.size);

@@ -1,8 +1,9 @@
 //! What stands around every route: who asks, from where, with what id, and whether there is still time.
 //!
-//! Order, outermost first: [`id`] → [`host`] → [`auth`] → the route.
+//! Order, outermost first: [`id`] → [`host`] → [`auth`] → [`busy`] → the route.
 
 pub mod auth;
+pub mod busy;
 pub mod cost;
 pub mod host;
 pub mod id;

@@ -17,6 +17,7 @@ pub static LIVE: Route = Route {
     method: Method::Get,
     about: "200 while the process serves and every engine's loop turns, also while it drains",
     keyless: true,
+    body: None,
     serve: || get(live),
 };
 
@@ -26,6 +27,7 @@ pub static HEALTH: Route = Route {
     method: Method::Get,
     about: "200 while requests are taken and every engine's loop turns, else 503",
     keyless: true,
+    body: None,
     serve: || get(ready),
 };
 
@@ -35,6 +37,7 @@ pub static READY: Route = Route {
     method: Method::Get,
     about: "as /health: 503 from the moment the server drains",
     keyless: true,
+    body: None,
     serve: || get(ready),
 };
 

@@ -21,6 +21,7 @@ pub static METRICS: Route = Route {
     method: Method::Get,
     about: "counters, gauges and histograms in Prometheus' text format, or OpenMetrics' where asked for",
     keyless: false,
+    body: None,
     serve: || get(metrics),
 };
 
@@ -30,6 +31,7 @@ pub static TRACE: Route = Route {
     method: Method::Get,
     about: "the newest spans as a Chrome trace; `?model=` where there are several",
     keyless: false,
+    body: None,
     serve: || get(trace),
 };
 
@@ -39,6 +41,7 @@ pub static STANDING: Route = Route {
     method: Method::Get,
     about: "how the server does and why: health, quantiles of the window, tenants' objectives",
     keyless: false,
+    body: None,
     serve: || get(standing),
 };
 

@@ -1,7 +1,16 @@
 //! The routes: one table, from which the router, the OpenAPI document and the list of keyless paths are made.
 
+mod about;
+pub mod chat;
+pub mod completions;
+mod embeddings;
 mod health;
 mod metrics;
+mod models;
+mod openai;
+pub mod openapi;
+mod render;
+mod tokenize;
 
 use std::sync::Arc;
 
@@ -14,6 +23,7 @@ use axum::routing::MethodRouter;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::layer;
+use crate::wire::form::Shape;
 
 /// How a route is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +44,33 @@ pub struct Route {
     pub about: &'static str,
     /// answers without a key
     pub keyless: bool,
+    /// the fields of its body
+    pub body: Option<&'static Shape>,
     /// what answers
     pub serve: fn() -> MethodRouter<Arc<App>>,
 }
 
 /// Every route.
-pub static ROUTES: &[&Route] =
-    &[&health::LIVE, &health::HEALTH, &health::READY, &metrics::METRICS, &metrics::TRACE, &metrics::STANDING];
+pub static ROUTES: &[&Route] = &[
+    &health::LIVE,
+    &health::HEALTH,
+    &health::READY,
+    &about::VERSION,
+    &about::ABOUT,
+    &models::LIST,
+    &models::ONE,
+    &completions::ROUTE,
+    &chat::ROUTE,
+    &render::PLAIN,
+    &render::CHAT,
+    &embeddings::ROUTE,
+    &tokenize::TOKENIZE,
+    &tokenize::DETOKENIZE,
+    &metrics::METRICS,
+    &metrics::TRACE,
+    &metrics::STANDING,
+    &openapi::ROUTE,
+];
 
 /// The path's pattern as the table spells it; empty for a path that is not in it.
 pub fn pattern(path: &str) -> &'static str {
@@ -67,6 +97,7 @@ pub fn router(app: Arc<App>) -> Router {
             let why = "there is nothing at this path; /openapi.json lists what there is";
             ApiError::status(StatusCode::NOT_FOUND, "not_found", why).into_response()
         })
+        .layer(from_fn_with_state(app.clone(), layer::busy::layer))
         .layer(from_fn_with_state(app.clone(), layer::auth::layer))
         .layer(from_fn_with_state(app.clone(), layer::host::layer))
         .layer(from_fn_with_state(app.clone(), layer::id::layer))
