@@ -7,7 +7,7 @@ use tamp_base::card::{Card, CardError};
 use tamp_base::ids::SeqId;
 use tamp_base::settings::Settings;
 use tamp_base::span::Collector;
-use tamp_kv::Device;
+use tamp_kv::{Device, KvEvent};
 
 use crate::Engine;
 use crate::policy::Line;
@@ -65,24 +65,28 @@ impl<D: Device> Engine<D> {
     /// that gave their pages up.
     pub(crate) fn ease(&mut self, lines: &mut [Line], now: Duration) -> Vec<SeqId> {
         self.aside.began = now;
-        let (total, free) = (self.kv.total(), self.kv.room());
-        self.aside.peak = self.aside.peak.max(total - free);
+        let (total, room) = (self.kv.total(), self.kv.room());
+        // Cached pages are to be had, yet they are memory in use until they are dropped.
+        let held = (total - room + self.kv.book_mut().prefix_counts().cached).min(total);
+        self.aside.peak = self.aside.peak.max(held);
         let holds = |l: &Line, kv: &tamp_kv::Kv<D>| kv.len(l.seq) > 0;
         let running = lines.iter().filter(|l| holds(l, &self.kv)).count();
         let page = (self.kv.bytes() / total.max(1)) as u64;
-        let idle = (self.aside.peak + free).saturating_sub(total) as u64 * page;
+        let idle = (self.aside.peak - held) as u64 * page;
         let waiting = lines.len() - running;
         self.aside.eased = self.aside.pressure.look(now, &mut || Facts {
             used: tamp_os::memory::rss().anonymous,
             available: tamp_os::memory::available(),
             idle,
             page,
-            pages_free: free,
+            pages_free: room,
             pages_total: total,
             running,
             waiting,
         });
-        self.kv.book_mut().shed(self.aside.eased.evict_pages);
+        if self.aside.eased.evict_pages > 0 {
+            self.kv.book_mut().drop_prefixes(self.aside.eased.evict_pages);
+        }
         let most = self.aside.eased.most_running;
         if most == 0 {
             return Vec::new();
@@ -125,6 +129,16 @@ impl<D: Device> Engine<D> {
     pub fn with_pressure(mut self, pressure: Box<dyn Pressure>) -> Self {
         self.aside.pressure = pressure;
         self
+    }
+
+    /// Keeps up to `most` changes of the set of cached pages from now on; 0 keeps none.
+    pub fn listen_kv(&mut self, most: usize) {
+        self.kv.book_mut().listen(most);
+    }
+
+    /// Changes since the last call, oldest first; `Cleared` stands for those that nobody took in time.
+    pub fn take_kv_events(&mut self) -> Vec<KvEvent> {
+        self.kv.book_mut().take_events()
     }
 
     /// Where spans are kept, when they are.

@@ -1,14 +1,14 @@
 //! An engine on its own thread, and the handle by which others use it. A server sees nothing else of an engine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tamp_base::clock::Clock;
 use tamp_base::span::Collector;
-use tamp_kv::Device;
+use tamp_kv::{Device, KvEvent};
 use tamp_text::Tokenizer;
 
 use crate::error::EngineError;
@@ -31,6 +31,9 @@ struct Shared {
     notes: Mutex<Vec<String>>,
     ends: AtomicBool,
     alive: AtomicBool,
+    kv: Mutex<Vec<KvEvent>>,
+    /// of these at most; 0: nobody listens
+    kv_most: AtomicUsize,
 }
 
 /// Hands requests to an engine on its own thread. Clones share it.
@@ -66,6 +69,8 @@ pub fn drive<D: Device + 'static>(engine: Engine<D>) -> Result<(Handle, Driver),
         notes: Mutex::default(),
         ends: AtomicBool::new(false),
         alive: AtomicBool::new(true),
+        kv: Mutex::default(),
+        kv_most: AtomicUsize::new(0),
     });
     let handle = Handle {
         intake: engine.intake(),
@@ -91,9 +96,18 @@ pub fn drive<D: Device + 'static>(engine: Engine<D>) -> Result<(Handle, Driver),
 }
 
 fn turn_until_told<D: Device>(mut engine: Engine<D>, shared: &Shared) -> Result<(), EngineError> {
+    let mut listening = 0;
     while !shared.ends.load(Ordering::Acquire) {
+        let most = shared.kv_most.load(Ordering::Acquire);
+        if most != listening {
+            engine.listen_kv(most);
+            listening = most;
+        }
         let worked = !engine.step()?.parts.is_empty();
         *lock(&shared.stats) = engine.stats();
+        if listening > 0 {
+            hand_over(engine.take_kv_events(), &mut lock(&shared.kv), listening);
+        }
         if !worked {
             engine.idle();
             lock(&shared.notes).extend(engine.notes());
@@ -104,7 +118,27 @@ fn turn_until_told<D: Device>(mut engine: Engine<D>, shared: &Shared) -> Result<
     Ok(())
 }
 
+/// Adds new events to those that wait. When they do not fit, all are void: who missed one must start over.
+fn hand_over(new: Vec<KvEvent>, waiting: &mut Vec<KvEvent>, most: usize) {
+    if waiting.len() + new.len() > most {
+        waiting.clear();
+        waiting.push(KvEvent::Cleared);
+        return;
+    }
+    waiting.extend(new);
+}
+
 impl Handle {
+    /// Keeps up to `most` changes of the set of cached pages for [`Handle::take_kv_events`]; 0 keeps none.
+    pub fn listen_kv(&self, most: usize) {
+        self.shared.kv_most.store(most, Ordering::Release);
+    }
+
+    /// Changes since the last call, oldest first; `Cleared` stands for those that nobody took in time.
+    pub fn take_kv_events(&self) -> Vec<KvEvent> {
+        std::mem::take(&mut *lock(&self.shared.kv))
+    }
+
     /// Hands a request in; never blocks. A refusal by the engine comes through the outlet.
     pub fn submit(&self, request: Request, outlet: Box<dyn Outlet>) -> Result<(), EngineError> {
         if !self.is_alive() {
@@ -173,5 +207,23 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_nobody_took_in_time_are_void_together() {
+        let removed = |n: u8| KvEvent::Removed { hash: [n; 32] };
+        let mut waiting = vec![];
+        hand_over(vec![removed(1), removed(2)], &mut waiting, 3);
+        hand_over(vec![removed(3)], &mut waiting, 3);
+        assert_eq!(waiting, [removed(1), removed(2), removed(3)]);
+        hand_over(vec![removed(4)], &mut waiting, 3);
+        assert_eq!(waiting, [KvEvent::Cleared], "the lost ones would be believed to be there for ever");
+        hand_over(vec![removed(5)], &mut waiting, 3);
+        assert_eq!(waiting, [KvEvent::Cleared, removed(5)]);
     }
 }

@@ -78,6 +78,7 @@ pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Cost, Event, Request, Task, Usage, Who};
 pub use rooms::{residency, rooms};
+pub use tamp_kv::KvEvent;
 pub use tamp_sample::{FinishReason, Params, dry};
 pub use turn::Turn;
 

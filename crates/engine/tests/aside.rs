@@ -10,7 +10,7 @@ use tamp_base::settings::Settings;
 use tamp_base::span::Kind;
 use tamp_engine::outlet::channel;
 use tamp_engine::pressure::{Actions, Facts, Pressure};
-use tamp_engine::{Cause, Request};
+use tamp_engine::{Cause, KvEvent, Request};
 
 fn requests() -> Vec<Request> {
     (0..6).map(|i| request(prompt(i, 20 + 9 * i as usize), 12, warm(i))).collect()
@@ -127,4 +127,29 @@ fn newcomers_are_refused_while_memory_is_short_and_those_inside_finish() {
         e.step().unwrap();
     }
     assert!(drain(&inside).1.unwrap().failure.is_none());
+}
+
+#[test]
+fn short_memory_drops_cached_prefixes_and_listeners_are_told_of_each() {
+    let mut settings = Settings::default();
+    settings.add_use("kv.prefix=tree", "test").unwrap();
+    let late: fn(u64) -> Actions = |n| match n {
+        0..1000 => Actions::default(),
+        _ => Actions { level: 1, evict_pages: 1000, ..Actions::default() },
+    };
+    let calm = Script(late, 0);
+    let mut e = engine_with(&weights(), options(128, 32, 3), &settings).with_pressure(Box::new(calm));
+    e.listen_kv(10_000);
+    run_all(&mut e, requests());
+    let cached = e.stats().pages_cached;
+    assert!(cached > 6, "{cached}");
+    let stored = e.take_kv_events();
+    let is_stored = |k: &KvEvent| matches!(k, KvEvent::Stored { .. });
+    assert_eq!(stored.iter().filter(|k| is_stored(k)).count(), cached);
+    let mut e = e.with_pressure(Box::new(Script(late, 1000)));
+    e.step().unwrap();
+    assert_eq!(e.stats().pages_cached, 0);
+    let gone = e.take_kv_events();
+    assert_eq!(gone.iter().filter(|k| matches!(k, KvEvent::Removed { .. })).count(), cached);
+    e.integrity().unwrap();
 }

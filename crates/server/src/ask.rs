@@ -299,6 +299,9 @@ impl Ask {
         let received = handle.now().saturating_sub(self.seen.at.elapsed());
         let mut who = self.caller.who.clone();
         who.namespace = salted(who.namespace, wish.salt.as_deref());
+        if let Some(ops) = &self.app.ops {
+            who.priority = who.priority.saturating_add(ops.boost(who.tenant));
+        }
         let mut flows = Vec::with_capacity(prompts.len() * wish.choices as usize);
         for prompt in prompts {
             for choice in 0..wish.choices {
@@ -311,6 +314,7 @@ impl Ask {
                     life(facts, self.app.observers.clone(), row, owes, limits.unread, limits.stall);
                 outlet.queued();
                 let request = Request {
+                    trace: number,
                     prompt: prompt.clone(),
                     params: Params { choice, ..wish.params.clone() },
                     max_tokens: wish.max_tokens,

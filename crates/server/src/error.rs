@@ -137,6 +137,9 @@ impl From<EngineError> for ApiError {
         let soon = Duration::from_secs(1);
         match e {
             EngineError::Queue { .. } => Self::too_many("queue_full", e.to_string(), soon),
+            EngineError::Short { retry_s } => {
+                Self::unavailable("out_of_memory", e.to_string(), Duration::from_secs(retry_s.into()))
+            }
             EngineError::Gone => Self::unavailable("engine_gone", e.to_string(), soon),
             EngineError::Prompt { .. } | EngineError::TooLong { .. } => {
                 Self::bad("context_length_exceeded", e.to_string())

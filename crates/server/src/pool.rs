@@ -10,6 +10,9 @@ use tamp_base::card::{Card, Effect, Knob, KnobKind, Knobs};
 use tamp_base::clock::Clock;
 use tokio::sync::watch;
 
+use crate::error::ApiError;
+use crate::model::{Later, Listed, Models, Served};
+
 /// The card of [`Pool`].
 pub static CARD: Card = Card {
     name: "lru",
@@ -126,6 +129,13 @@ enum Slot<M> {
     Ready { model: Arc<M>, bytes: u64 },
 }
 
+impl<M> Slot<M> {
+    /// It stands, and nobody but the pool holds it.
+    fn is_idle(&self) -> bool {
+        matches!(self, Slot::Ready { model, .. } if Arc::strong_count(model) == 1)
+    }
+}
+
 struct Entry<M> {
     slot: Slot<M>,
     /// leases out and on their way
@@ -173,6 +183,11 @@ impl<M: Send + Sync> std::ops::Deref for Lease<M> {
 }
 
 impl<M: Send + Sync> Lease<M> {
+    /// The model itself; it stays as long as somebody holds this.
+    pub fn model(&self) -> Arc<M> {
+        self.model.clone()
+    }
+
     /// The name it is known under, aliases resolved.
     pub fn name(&self) -> &str {
         &self.name
@@ -237,7 +252,7 @@ impl<M: Send + Sync> Inner<M> {
         let mut idle: Vec<(Duration, String, u64)> = state
             .entries
             .iter()
-            .filter(|(_, e)| e.users == 0 && matches!(e.slot, Slot::Ready { .. }))
+            .filter(|(_, e)| e.users == 0 && e.slot.is_idle())
             .map(|(n, e)| (e.used, n.clone(), held(&e.slot)))
             .collect();
         idle.sort();
@@ -388,10 +403,14 @@ impl<M: Send + Sync> Pool<M> {
         let (Some(keep), now) = (self.0.keep, self.0.clock.now()) else { return 0 };
         let gone: Vec<_> = {
             let mut state = self.0.lock();
+            // Those that are held without a lease are in use now.
+            for e in state.entries.values_mut().filter(|e| !e.slot.is_idle()) {
+                e.used = now;
+            }
             let old: Vec<String> = state
                 .entries
                 .iter()
-                .filter(|(_, e)| e.users == 0 && now.saturating_sub(e.used) >= keep)
+                .filter(|(_, e)| e.users == 0 && e.slot.is_idle() && now.saturating_sub(e.used) >= keep)
                 .map(|(n, _)| n.clone())
                 .collect();
             old.iter().filter_map(|n| take(&mut state, n)).collect()
@@ -416,6 +435,15 @@ impl<M: Send + Sync> Pool<M> {
         state.entries.iter().map(of).collect()
     }
 
+    /// The models that stand, by name.
+    pub fn ready(&self) -> Vec<Arc<M>> {
+        let of = |e: &Entry<M>| match &e.slot {
+            Slot::Ready { model, .. } => Some(model.clone()),
+            _ => None,
+        };
+        self.0.lock().entries.values().filter_map(of).collect()
+    }
+
     /// Further names, each with the model's own.
     pub fn aliases(&self) -> &BTreeMap<String, String> {
         &self.0.aliases
@@ -424,6 +452,45 @@ impl<M: Send + Sync> Pool<M> {
     /// Counters since the start.
     pub fn counts(&self) -> Counts {
         self.0.lock().counts
+    }
+}
+
+/// A pool of served models is one of the ways to have models.
+impl Models for Pool<Served> {
+    fn get<'a>(&'a self, name: &'a str) -> Later<'a, Result<Arc<Served>, ApiError>> {
+        Box::pin(async move { Ok(self.acquire(name).await?.model()) })
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let ready: BTreeMap<Arc<str>, Arc<Served>> =
+            self.ready().into_iter().map(|m| (m.name.clone(), m)).collect();
+        let line = |s: Status| {
+            let model = ready.get(s.name.as_str());
+            Listed {
+                created: model.map_or(0, |m| m.created),
+                ctx: model.map_or(0, |m| m.handle.ctx()),
+                loaded: model.is_some(),
+                name: s.name.into(),
+            }
+        };
+        self.status().into_iter().map(line).collect()
+    }
+
+    fn loaded(&self) -> Vec<Arc<Served>> {
+        self.ready()
+    }
+}
+
+impl From<PoolError> for ApiError {
+    fn from(e: PoolError) -> Self {
+        let soon = std::time::Duration::from_secs(5);
+        match &e {
+            PoolError::Unknown { .. } => {
+                Self::status(axum::http::StatusCode::NOT_FOUND, "model_not_found", e.to_string()).at("model")
+            }
+            PoolError::Full { .. } => Self::unavailable("models_busy", e.to_string(), soon),
+            PoolError::TooLarge { .. } | PoolError::Load { .. } => Self::internal(e.to_string()),
+        }
     }
 }
 

@@ -53,7 +53,11 @@ impl Server {
             .map_err(|why| ServerError::Bind { addr: addr.to_string(), why })?;
         let addr = listener.local_addr()?;
         app.hosts = Hosts { loopback: Hosts::at(addr).loopback, ..app.hosts };
-        Ok(Server { runtime, listener, addr, app: Arc::new(app) })
+        let app = Arc::new(app);
+        if let Some(ops) = &app.ops {
+            ops.attach(&app);
+        }
+        Ok(Server { runtime, listener, addr, app })
     }
 
     /// Where it listens.

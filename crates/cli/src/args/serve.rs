@@ -30,6 +30,15 @@ pub struct ServeArgs {
     /// Seconds that requests under way may take after the signal to stop
     #[arg(long, default_value_t = 30, value_name = "S", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub drain_seconds: u32,
+    /// Send spans to this OpenTelemetry collector, OTLP over HTTP in JSON; needs --use engine.trace=spans
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
+    /// Tell routers what the KV cache holds: ZMQ PUB at this loopback address, such as 127.0.0.1:5557
+    #[arg(long, value_name = "ADDR")]
+    pub kv_events: Option<std::net::SocketAddr>,
+    /// Repeat missed KV events at this loopback address
+    #[arg(long, value_name = "ADDR", requires = "kv_events")]
+    pub kv_replay: Option<std::net::SocketAddr>,
     /// A web page of this origin may call the server (repeatable)
     #[arg(long, value_name = "ORIGIN")]
     pub cors_origin: Vec<String>,

@@ -1,5 +1,6 @@
 //! `tamp serve`: models behind HTTP until a signal, then the way out.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +14,12 @@ use tamp_model::family;
 use tamp_server::app::App;
 use tamp_server::error::ServerError;
 use tamp_server::keys::Keys;
+use tamp_server::kvevents;
 use tamp_server::layer::host::Hosts;
 use tamp_server::model::{Fixed, Served};
+use tamp_server::observe::Observers;
+use tamp_server::ops::Ops;
+use tamp_server::otlp::Target;
 use tamp_server::serve::Server;
 use tamp_weights::Weights;
 
@@ -40,6 +45,9 @@ impl From<ServerError> for Fail {
     }
 }
 
+/// KV events wait so long to be sent together.
+const KV_EVERY: Duration = Duration::from_millis(50);
+
 /// Runs it.
 pub fn run(ctx: &Ctx, a: &ServeArgs) -> Done {
     let addr = SocketAddr::new(a.host, a.port);
@@ -47,6 +55,13 @@ pub fn run(ctx: &Ctx, a: &ServeArgs) -> Done {
     if !addr.ip().is_loopback() && keys.is_none() {
         // Before a model is loaded for nothing.
         return Err(ServerError::Open { addr: addr.to_string() }.into());
+    }
+    let otlp = a.otlp.as_deref().map(Target::parse).transpose().map_err(Fail::usage)?;
+    if otlp.is_some() && ctx.settings.used("engine.trace") != Some("spans") {
+        return Err(Fail::usage("--otlp has nothing to send without spans; add --use engine.trace=spans"));
+    }
+    if a.kv_events.is_some() && a.models.len() > 1 {
+        return Err(Fail::usage("--kv-events tells of one model's cache; serve each model by itself"));
     }
     let names: Vec<Option<&str>> = match a.models.as_slice() {
         [] => vec![None],
@@ -67,10 +82,33 @@ pub fn run(ctx: &Ctx, a: &ServeArgs) -> Done {
     app.settings = ctx.settings.within(&tamp_server::send::rooms());
     // Refused now, not at the first stream.
     tamp_server::send::TABLE.open(&(), &app.settings)?;
+    let ops = Arc::new(Ops::new(&app.settings, BTreeMap::new())?);
+    app.observers = Observers::new(vec![ops.clone()]);
+    app.ops = Some(ops.clone());
     let server = Server::bind(app, addr)?;
+    beside(&server, &ops, otlp, a)?;
     note(format_args!("listening on http://{}", server.addr()));
     if !server.run(true)? {
         note("the time to finish was up; what was still under way was ended");
+    }
+    Ok(())
+}
+
+/// What runs beside the requests: spans to a collector, events to routers.
+fn beside(server: &Server, ops: &Arc<Ops>, otlp: Option<Target>, a: &ServeArgs) -> Done {
+    let models = server.app().models.loaded();
+    if let Some(target) = otlp {
+        for model in &models {
+            server.runtime().spawn(ops.clone().export(model.clone(), target.clone()));
+        }
+    }
+    if let (Some(addr), Some(model)) = (a.kv_events, models.first()) {
+        let sockets = server.runtime().block_on(kvevents::Sockets::open(addr, a.kv_replay));
+        let sockets = sockets.map_err(|e| Fail::new(Code::Refused, e))?;
+        let publisher = Arc::new(kvevents::Publisher::new(&format!("kv@tamp@{}", model.name)));
+        let source = Arc::new(kvevents::Engine::new(model.handle.clone()));
+        server.runtime().spawn(sockets.serve(publisher.clone()));
+        server.runtime().spawn(kvevents::follow(publisher, source, KV_EVERY));
     }
     Ok(())
 }

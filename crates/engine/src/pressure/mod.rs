@@ -22,7 +22,7 @@ pub struct Facts {
     pub idle: u64,
     /// one KV page
     pub page: u64,
-    /// KV pages that are free
+    /// KV pages to be had: free ones, and cached ones that nobody holds
     pub pages_free: usize,
     /// KV pages
     pub pages_total: usize,

@@ -275,6 +275,11 @@ impl Book {
         (0..pages).take_while(|_| self.evict(None, None)).count()
     }
 
+    /// Drops up to `n` cached pages that no sequence holds, the least recently used first; returns how many.
+    pub fn drop_prefixes(&mut self, n: usize) -> usize {
+        (0..n).take_while(|_| self.evict(None, None)).count()
+    }
+
     /// Empties the tree. Sequences keep the pages they hold.
     pub fn forget_prefixes(&mut self) {
         while let Some(id) = self.tree.oldest(None, |_, _| true) {

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tamp_base::ids::Token;
+use tamp_engine::KvEvent;
+use tamp_engine::drive::Handle;
 use tokio::sync::broadcast;
 
 pub use serve::Sockets;
@@ -45,6 +47,39 @@ pub trait Source: Send + Sync {
     fn take(&self) -> Vec<Event>;
 }
 
+/// An engine's prefix cache as a source.
+pub struct Engine(Handle);
+
+impl Engine {
+    /// Listens to an engine from now on.
+    pub fn new(handle: Handle) -> Engine {
+        handle.listen_kv(WAITING);
+        Engine(handle)
+    }
+}
+
+impl Source for Engine {
+    fn take(&self) -> Vec<Event> {
+        self.0.take_kv_events().into_iter().map(Event::from).collect()
+    }
+}
+
+impl From<KvEvent> for Event {
+    fn from(e: KvEvent) -> Event {
+        // Routers keep 64 bits of a hash; the first ones of ours are as good as any.
+        let short = |h: [u8; 32]| h.first_chunk().map_or(0, |b| u64::from_be_bytes(*b));
+        match e {
+            KvEvent::Stored { hash, parent, tokens } => {
+                Event::Stored { hash: short(hash), parent: parent.map(short), tokens: tokens.to_vec() }
+            }
+            KvEvent::Removed { hash } => Event::Removed { hash: short(hash) },
+            KvEvent::Cleared => Event::Cleared,
+        }
+    }
+}
+
+/// Events that may wait between two looks.
+const WAITING: usize = 1 << 16;
 /// Batches that are kept to be repeated.
 const KEPT: usize = 10_000;
 /// Bytes of them at most.

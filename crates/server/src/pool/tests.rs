@@ -123,7 +123,12 @@ async fn an_idle_model_goes_after_its_keep_alive_and_a_used_one_stays() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(pool.sweep(), 1);
     assert_eq!(loads.alive.load(Ordering::SeqCst), 1 << 20);
+    // Held without a lease, it is in use as well.
+    let model = held.model();
     drop(held);
+    clock.advance(Duration::from_secs(99));
+    assert_eq!((pool.sweep(), model.bytes), (0, 1 << 20));
+    drop(model);
     assert_eq!(pool.sweep(), 0, "the time counts from the last use");
 }
 

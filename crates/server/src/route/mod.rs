@@ -69,6 +69,9 @@ pub static ROUTES: &[&Route] = &[
     &embeddings::ROUTE,
     &tokenize::TOKENIZE,
     &tokenize::DETOKENIZE,
+    &metrics::METRICS,
+    &metrics::TRACE,
+    &metrics::STANDING,
     &openapi::ROUTE,
 ];
 
