@@ -9,6 +9,7 @@
 //! | [`clock`] | injected time |
 //! | [`count`] | asked / declined / acted, and work counters |
 //! | [`record`] | the record of one measured process, shared by those who write it and those who judge |
+//! | [`scored`] | what a process tells of its output's quality: likelihoods, divergences, graded answers |
 //! | [`wall`] | whether guessing and checking can pay: predicted from measured widths |
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ pub mod count;
 pub mod ids;
 pub mod meta;
 pub mod record;
+pub mod scored;
 pub mod settings;
 pub mod texts;
 pub mod wall;

@@ -23,6 +23,7 @@ pub mod policy;
 pub mod request;
 mod rooms;
 mod rows;
+mod score;
 mod seq;
 mod step;
 pub mod turn;
