@@ -63,7 +63,8 @@ fn text<D: Device>(s: &mut Subject<'_, D>, ask: &Scoring, out: &mut Scored) -> R
     out.bytes = rest.iter().map(|&t| tokenizer.bytes(t).len() as u64).sum();
     let vocab = s.engine.plan().model.vocab;
     let mut keep = ask.keep.as_deref().map(|p| Kept::new(p, vocab, positions, &out.text)).transpose()?;
-    let mut known = ask.against.as_deref().map(|p| Known::open(p, vocab, positions, &out.text)).transpose()?;
+    let mut known =
+        ask.against.as_deref().map(|p| Known::open(p, vocab, positions, &out.text)).transpose()?;
     s.engine.score(lead, rest, &mut |at, logits| -> Result<(), BenchError> {
         let own = log_softmax(logits).map_err(|why| BenchError::Logits { at, why })?;
         out.nll.push(nano(-own[rest[at] as usize]));

@@ -111,7 +111,10 @@ impl Known {
         }
         let rows = (positions as u64).saturating_mul(vocab as u64).saturating_mul(4);
         if size != rows.saturating_add(line.len() as u64) {
-            return Err(failed(path, format!("it has {size} bytes and not the {rows} of its logits; it is not whole")));
+            return Err(failed(
+                path,
+                format!("it has {size} bytes and not the {rows} of its logits; it is not whole"),
+            ));
         }
         let mut hash = blake3::Hasher::new();
         hash.update(&line);

@@ -80,6 +80,10 @@ impl Home {
 
     /// Every row, verified.
     pub fn rows(&self) -> Done<Vec<Row>> {
+        let torn = self.ledger.torn()?;
+        if torn > 0 {
+            note(tamp_lab::run::torn_words(torn));
+        }
         Ok(self.ledger.rows()?)
     }
 }
