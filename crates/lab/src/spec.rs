@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 mod frozen;
 mod rules;
 
-pub(crate) use frozen::said;
 pub use frozen::{Frozen, hash};
+pub(crate) use frozen::{said, shortened};
 
 use crate::observe::Pred;
 use crate::stats::{Claim, Direction, Gate};

@@ -163,8 +163,11 @@ pub fn engines(text: &str, file: &Path, env: Env) -> Result<BTreeMap<String, Eng
             let place = || format!("{shown}, [engine.{key}]");
             let e: Entry = value.try_into().map_err(|e: toml::de::Error| ForeignError::Config {
                 place: place(),
-                // Its second line names the key.
-                why: e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+                // The second line of the whole error names the key; of an unknown one the message does.
+                why: match crate::spec::shortened(e.message()) {
+                    short if short != e.message() => short,
+                    _ => e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+                },
             })?;
             let engine =
                 open(&key, e, &here, env).map_err(|why| ForeignError::Config { place: place(), why })?;

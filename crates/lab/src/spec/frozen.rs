@@ -65,7 +65,7 @@ pub(crate) fn said(text: &str, e: &toml::de::Error) -> String {
 }
 
 /// A complaint about an unknown key, with the nearest known one instead of all of them; others as they are.
-fn shortened(message: &str) -> String {
+pub(crate) fn shortened(message: &str) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (true, [wrong, known @ ..]) = (message.starts_with("unknown field `"), quoted.as_slice()) else {
         return message.to_string();
