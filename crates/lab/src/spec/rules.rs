@@ -130,7 +130,7 @@ impl Spec {
             return Ok(());
         }
         match q.class {
-            Class::NearExact if q.max_kl.is_none() => Err("quality.class = \"near-exact\" needs max_kl: the mean divergence from the control, in nats per token, that is still the same model; 0.001 is what rounding keys and values to half precision stays far below".into()),
+            Class::NearExact if q.max_kl.is_none() => Err("quality.class = \"near-exact\" needs max_kl: the mean divergence from the control, in nats per token, that is still the same model; keys and values in half precision moved SmolLM2 by 0.0035".into()),
             Class::Approximate if q.max_bits.is_none() && q.max_task_loss.is_none() => Err("quality.class = \"approximate\" needs max_bits (bits per byte of the held-out text), max_task_loss (share of graded items) or both: what may be lost".into()),
             _ => Ok(()),
         }
