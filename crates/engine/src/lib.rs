@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `step` | the only loop there is; read it first |
 //! | [`request`] | what somebody asks for and gets |
+//! | `score` | what the model thinks of a given answer, through the same loop |
 //! | [`plan`] | what will run, checked before the first token and hashed |
 //! | [`policy`] | the room `engine.policy` |
 //! | [`turn`] | who takes part in a forward pass |
@@ -55,6 +56,7 @@ pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Event, Request};
 pub use rooms::{residency, rooms};
+pub use score::See;
 pub use tamp_sample::{FinishReason, Params};
 pub use turn::Turn;
 

@@ -17,6 +17,9 @@ use crate::error::EngineError;
 use crate::outlet;
 use crate::request::{Event, Request};
 
+/// Gets the place in the answer, from 0, and the `[vocab]` logits its token would have been chosen from.
+pub type See<'a, E> = dyn FnMut(usize, &[f32]) -> Result<(), E> + 'a;
+
 /// Takes the given tokens and no draft.
 struct Given {
     answer: Vec<Token>,
@@ -53,7 +56,7 @@ impl<D: Device> Engine<D> {
         &mut self,
         prompt: &[Token],
         answer: &[Token],
-        see: &mut dyn FnMut(usize, &[f32]) -> Result<(), E>,
+        see: &mut See<'_, E>,
     ) -> Result<(), E> {
         if !self.is_idle() {
             let why = "an answer is scored while nothing else runs".to_string();
@@ -72,7 +75,7 @@ impl<D: Device> Engine<D> {
         prompt: &[Token],
         answer: &[Token],
         logits: &Receiver<Vec<f32>>,
-        see: &mut dyn FnMut(usize, &[f32]) -> Result<(), E>,
+        see: &mut See<'_, E>,
     ) -> Result<(), E> {
         if let Some(&token) = answer.iter().find(|&&t| t as usize >= self.models[0].shape.vocab) {
             return Err(EngineError::Token { token, vocab: self.models[0].shape.vocab }.into());
