@@ -1,7 +1,14 @@
-//! Time is handed in, so that policies and tests never read the wall clock themselves.
+//! Time is handed in, so that policies and tests never read the wall clock themselves. The calendar's time, which only
+//! dates records, is read in one place.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// ms since 1970 by the system's clock, which may be set back; 0 before 1970. For the dates of records, never for
+/// measuring.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
 
 /// Monotonic time since the clock was made.
 pub trait Clock: Send + Sync {

@@ -6,9 +6,11 @@
 //! | [`settings`] | `--use` and `--set`, the same words on the command line, in `tamp.toml` and in lab specs |
 //! | [`meta`] | typed model metadata, as GGUF spells it; every importer translates into it |
 //! | [`ids`] | sequence, page and token ids |
+//! | [`near`] | which known word somebody meant |
 //! | [`clock`] | injected time |
 //! | [`count`] | asked / declined / acted, and work counters |
 //! | [`record`] | the record of one measured process, shared by those who write it and those who judge |
+//! | [`scored`] | what a process tells of its output's quality: likelihoods, divergences, graded answers |
 //! | [`span`] | what took how long, in a ring that nobody waits for |
 //! | [`wall`] | whether guessing and checking can pay: predicted from measured widths |
 #![forbid(unsafe_code)]
@@ -18,7 +20,9 @@ pub mod clock;
 pub mod count;
 pub mod ids;
 pub mod meta;
+pub mod near;
 pub mod record;
+pub mod scored;
 pub mod settings;
 pub mod span;
 pub mod texts;

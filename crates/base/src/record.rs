@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::count::{Acts, Work};
+use crate::scored::Scored;
 
 /// `kind` of a [`Sample`].
 pub const SAMPLE: &str = "tamp.bench.sample";
@@ -78,6 +79,9 @@ pub struct Sample {
     /// measured while its process, or the lab above it, held the machine lock
     #[serde(default)]
     pub decision_grade: bool,
+    /// what was measured of the output's quality, where the process was asked to
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Scored>,
     /// fields of a newer minor version, kept as they came
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

@@ -7,6 +7,7 @@
 //! | [`batch`] | several streams in one step |
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
 //! | [`sample`] | one process, one record: what the lab spawns |
+//! | [`score`] | likelihoods, divergences and graded answers, for the lab's bounds of quality |
 //! | [`prefix`] | what a shared beginning saves |
 //! | [`ops`] | the published operations, ours beside them |
 //! | [`vs`] | another engine in turn with ours, on the same file and token ids |
@@ -21,6 +22,7 @@ pub mod ops;
 pub mod prefix;
 pub mod prompt;
 pub mod sample;
+pub mod score;
 pub mod single;
 pub mod stats;
 pub mod vs;
@@ -79,6 +81,25 @@ pub enum BenchError {
         /// tokens asked
         want: usize,
     },
+    /// Logits that are no distribution.
+    #[error("position {at}: {why}")]
+    Logits {
+        /// scored position, from 0
+        at: usize,
+        /// in words
+        why: String,
+    },
+    /// A reference that cannot be written, or is none of this text and model.
+    #[error("reference {}: {why}", .path.display())]
+    Reference {
+        /// its file
+        path: std::path::PathBuf,
+        /// in words
+        why: String,
+    },
+    /// A line of the graded items that cannot be read.
+    #[error("line {0} of the graded items is not a context and at least two answers between tabs")]
+    Items(usize),
     /// No such pinned prompt.
     #[error("there is no prompt `{name}`; known: {known}")]
     Prompt {

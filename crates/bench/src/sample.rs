@@ -164,6 +164,7 @@ pub fn sample<D: Device>(
         observed,
         memory_peak: loaded.max(seen).filter(|_| whole),
         decision_grade: s.decision_grade,
+        quality: None,
         more: BTreeMap::new(),
     })
 }

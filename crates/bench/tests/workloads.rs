@@ -8,6 +8,7 @@ use tamp_base::clock::SystemClock;
 use tamp_base::settings::Settings;
 use tamp_bench::prefix::prefix;
 use tamp_bench::prompt::PROSE;
+use tamp_bench::score::{Scoring, score};
 use tamp_bench::vs::peer::{LlamaBench, Peer, Sample, Served};
 use tamp_bench::vs::{Ask, Load, Work, vs};
 use tamp_bench::width::{WIDTHS, engine};
@@ -22,21 +23,17 @@ use tamp_weights::testing::{Arch, tiny};
 
 /// An engine for `batch` streams of `ctx` positions, and its pool.
 fn subject(ctx: usize, batch: usize) -> (Engine<Cpu>, Arc<Pool>) {
+    subject_with(ctx, batch, &Settings::default())
+}
+
+fn subject_with(ctx: usize, batch: usize, settings: &Settings) -> (Engine<Cpu>, Arc<Pool>) {
     let weights = Weights::from_gguf_bytes(tiny(Arch::Qwen2, 7)).unwrap();
     let pool = Arc::new(Pool::new(1, false));
     let device = Arc::new(Cpu::new(pool.clone(), rung::available().next().unwrap()));
     let tokenizer = Arc::new(Tokenizer::from_meta(&weights.meta).unwrap());
     let options = EngineOptions { ctx, batch, ..EngineOptions::default() };
     let clock = Arc::new(SystemClock::default());
-    let e = Engine::load(
-        &weights,
-        device,
-        || Ok(tokenizer),
-        &Settings::default(),
-        options,
-        clock,
-        &mut |_, _| (),
-    );
+    let e = Engine::load(&weights, device, || Ok(tokenizer), settings, options, clock, &mut |_, _| ());
     (e.unwrap(), pool)
 }
 
@@ -70,6 +67,42 @@ fn the_reuse_curve_says_what_the_engine_did_not_compute() {
     let computed = e.stats().work.target_positions as f64;
     let saved: f64 = row.points.iter().map(|p| p.cached_tokens * 2.0).sum();
     assert_eq!((e.stats().finished, computed), (13, 13.0 * 120.0 - saved));
+}
+
+#[test]
+fn a_reference_is_no_distance_from_its_own_engine_and_some_from_another_kv_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("reference");
+    let keep = Scoring { positions: Some(64), keep: Some(file.clone()), ..Scoring::default() };
+    let compare =
+        Scoring { positions: Some(64), against: Some(file.clone()), task: true, ..Scoring::default() };
+    let run = |codec: &str, ask: &Scoring| {
+        let mut settings = Settings::default();
+        settings.add_use(&format!("kv.codec={codec}"), "test").unwrap();
+        let (mut e, pool) = subject_with(600, 1, &settings);
+        let mut s = Subject { engine: &mut e, pool: &pool, load: LoadTimes::default(), decision_grade: true };
+        score(&mut s, ask)
+    };
+    let control = run("f16", &keep);
+    assert_eq!((control.failed.clone(), control.nll.len(), control.best.len()), (None, 64, 64));
+    assert!(control.bytes > 0 && control.kl.is_empty() && control.nll.iter().all(|n| *n > 0));
+    let same = run("f16", &compare);
+    assert_eq!((same.failed.clone(), &same.against), (None, &control.kept));
+    assert_eq!((same.kl, same.nll, same.best), (vec![0; 64], control.nll.clone(), control.best.clone()));
+    assert!(
+        same.margins.len() >= 100
+            && same.margins.iter().any(|m| *m > 0)
+            && same.margins.iter().any(|m| *m < 0)
+    );
+    let other = run("f32", &compare);
+    assert!(other.kl.iter().all(|k| *k >= 0) && other.kl.iter().sum::<i64>() > 0, "{:?}", other.kl);
+    assert!(other.nll != control.nll && other.text == control.text);
+    // What cannot be measured is said, and nothing is left that could pass for a measurement.
+    std::fs::remove_file(&file).unwrap();
+    let gone = run("f16", &compare);
+    assert!(gone.failed.unwrap().contains("reference") && gone.nll.is_empty() && gone.margins.is_empty());
+    let long = run("f16", &Scoring { positions: Some(1000), ..Scoring::default() });
+    assert!(long.failed.unwrap().contains("positions"));
 }
 
 #[test]

@@ -86,6 +86,54 @@ fn verdict(r: &Ran) -> String {
 }
 
 #[test]
+fn a_near_exact_lever_is_held_to_a_divergence_that_the_processes_of_the_run_measure() {
+    let home = home();
+    let kv = "observable = \"observed.kv_format\"\ncandidate = \"== f32\"";
+    let run = |name: &str, quality: &str| {
+        let file = spec(home.path(), name, "use = [\"kv.codec=f32\"]", kv);
+        let text = std::fs::read_to_string(home.path().join(&file)).unwrap();
+        let text = text
+            .replace("[quality]\n", &format!("[quality]\n{quality}\n"))
+            .replace("\"plan.buckets\"]", "\"plan.buckets\", \"plan.techniques\"]");
+        std::fs::write(home.path().join(&file), text).unwrap();
+        let r = lab(home.path(), &["run", &file, "--json"]);
+        let d = last_json(&r)["decided"][0]["decision"].clone();
+        (
+            d["verdict"].as_str().unwrap_or("none").to_string(),
+            d["check"].as_str().unwrap_or("").to_string(),
+            d,
+        )
+    };
+    let near = "class = \"near-exact\"\nmax_flips = 1.0\npositions = 64\nmax_kl";
+    // A gate of 50 is not to be had: rejected for its speed, with the divergence measured beside it.
+    let (verdict, check, d) = run("near", &format!("{near} = 0.5"));
+    let bound = &d["quality"]["bounds"]["bounds"][0];
+    assert_eq!(
+        (verdict.as_str(), check.as_str(), bound["held"].as_str()),
+        ("reject", "", Some("within")),
+        "{d}"
+    );
+    let mean = bound["seen"]["mean"].as_f64().unwrap();
+    assert!(mean > 0.0 && mean < 0.1 && bound["over"] == 64, "{bound}");
+    // The same lever against a bound that nothing but equality meets.
+    let (verdict, check, d) = run("exact", &format!("{near} = 0.0"));
+    assert_eq!((verdict.as_str(), check.as_str()), ("reject", "quality"), "{d}");
+    assert!(d["reason"].as_str().unwrap().contains("max_kl"), "{d}");
+    // More than the text holds cannot be measured: void, whatever the speed.
+    let (verdict, check, d) = run("missing", &format!("{near} = 0.5").replace("64", "90000"));
+    assert_eq!((verdict.as_str(), check.as_str()), ("void", "quality"), "{d}");
+    let (verdict, _, d) =
+        run("task", "class = \"approximate\"\nmax_task_loss = 0.5\nmax_bits = 0.5\npositions = 64");
+    assert_eq!(
+        (verdict.as_str(), d["quality"]["bounds"]["bounds"].as_array().unwrap().len()),
+        ("reject", 2),
+        "{d}"
+    );
+    let r = lab(home.path(), &["replay"]);
+    assert!(r.code == 0 && r.out.contains("all identical"), "{}{}", r.out, r.err);
+}
+
+#[test]
 fn from_a_template_to_a_verdict_and_back_again() {
     let home = home();
     let r =

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `step` | the only loop there is; read it first |
 //! | [`request`] | what somebody asks for and gets |
+//! | `score` | what the model thinks of a given answer, through the same loop |
 //! | [`plan`] | what will run, checked before the first token and hashed |
 //! | [`policy`], [`forecast`] | the rooms `engine.policy` and `engine.forecast` |
 //! | [`budget`] | the room `engine.gate`: tokens that callers may still have |
@@ -37,6 +38,7 @@ pub mod request;
 pub mod reuse;
 mod rooms;
 mod rows;
+mod score;
 mod seq;
 mod step;
 pub mod trace;
@@ -78,6 +80,7 @@ pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Cost, Event, Request, Task, Usage, Who};
 pub use rooms::{residency, rooms};
+pub use score::See;
 pub use tamp_kv::KvEvent;
 pub use tamp_sample::{FinishReason, Params, dry};
 pub use turn::Turn;

@@ -55,7 +55,7 @@ pub struct Plan {
     pub techniques: Vec<Chosen>,
     /// memory; not part of the hash
     pub memory: Forecast,
-    /// first 16 hex digits of blake3 over everything above except memory
+    /// first 16 hex digits of blake3 over everything above except memory and where choices came from
     pub hash: String,
 }
 
@@ -173,9 +173,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Memory and the hash itself are at their defaults here: the same plan on another day has the same hash.
+    /// Memory and the hash itself are at their defaults here, and who chose a technique is left out: the same plan on
+    /// another day, or with a default said aloud, has the same hash.
     fn digest(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
+        let mut plan = self.clone();
+        plan.techniques.iter_mut().for_each(|t| t.from.clear());
+        let text = serde_json::to_string(&plan).unwrap_or_default();
         blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
     }
 }

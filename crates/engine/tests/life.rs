@@ -312,3 +312,17 @@ fn a_tokenizer_that_cannot_be_made_while_the_weights_load_is_the_error_of_the_lo
     let e = Engine::load(&w, device(), tokenizer, &settings, options(60, 8, 1), clock, &mut |_, _| ());
     assert!(matches!(e.err(), Some(EngineError::Text(_))));
 }
+
+#[test]
+fn a_default_that_is_said_aloud_is_the_same_plan_and_another_choice_is_not() {
+    let plan = |used: &[&str]| {
+        let mut settings = Settings::default();
+        used.iter().for_each(|u| settings.add_use(u, "--use").unwrap());
+        engine_with(&weights(), options(64, 64, 1), &settings).plan().clone()
+    };
+    let (usual, aloud, other) = (plan(&[]), plan(&["kv.codec=f16"]), plan(&["kv.codec=f32"]));
+    let from = |p: &tamp_engine::Plan| p.techniques.iter().map(|t| t.from.clone()).collect::<Vec<_>>();
+    assert_ne!(from(&usual), from(&aloud), "the plan still says who chose");
+    assert_eq!(usual.hash, aloud.hash);
+    assert_ne!(usual.hash, other.hash);
+}

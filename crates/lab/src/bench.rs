@@ -8,13 +8,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tamp_base::record::{SAMPLE, Sample};
 
 use crate::foreign::{Ask, Prompt};
 use crate::host::{Gate, Host, Reading};
+use crate::quality::bounds::POSITIONS;
 use crate::record::{RunRecord, Stage};
 use crate::spec::{Arm, Frozen, PROGRAM, Spec};
 
@@ -106,6 +107,8 @@ pub struct Known {
     prompts: HashMap<String, Vec<Prompt>>,
     host: Option<Host>,
     pins: BTreeMap<String, String>,
+    /// where the control's distributions wait for the candidates' scouts
+    reference: Option<tempfile::TempDir>,
 }
 
 /// What a finished process left.
@@ -207,6 +210,16 @@ impl Spawner<'_> {
         })
     }
 
+    /// The file that the control's scout writes and the candidates' read. It lives as long as this.
+    fn reference(&mut self) -> Result<PathBuf, String> {
+        if self.known.reference.is_none() {
+            let made = tempfile::TempDir::with_prefix("tamp-lab-");
+            self.known.reference = Some(made.map_err(|e| format!("no folder for the reference: {e}"))?);
+        }
+        let folder = self.known.reference.as_ref().map(|d| d.path().join("reference"));
+        folder.ok_or_else(|| "no folder for the reference".to_string())
+    }
+
     fn measure(&mut self, spec: &Frozen, arm: &Arm, at: At, record: &mut RunRecord) -> Result<(), String> {
         let name = arm.model.as_ref().unwrap_or(&spec.spec.contract.model).clone();
         let (path, hash) = self.model(&name)?;
@@ -226,8 +239,15 @@ impl Spawner<'_> {
         record.binary = self.hash(&binary)?;
         let mut argv = arm.wrap.clone();
         argv.push(binary.display().to_string());
-        argv.extend(words(&spec.spec, arm, at.stage == Stage::Scout, &name));
+        let scout = at.stage == Stage::Scout;
+        argv.extend(words(&spec.spec, arm, scout, &name));
         record.argv.clone_from(&argv);
+        if scout && spec.spec.quality.max_kl.is_some() {
+            let flag = if arm.name == spec.spec.arms()[0].name { "--keep-reference" } else { "--reference" };
+            let file = self.reference()?.display().to_string();
+            argv.extend([flag.to_string(), file]);
+            record.argv.extend([flag, "reference"].map(String::from));
+        }
         // Paths of this machine say nothing to a reader elsewhere; the hash of the binary does.
         record.argv[arm.wrap.len()] = "tamp".into();
         let timeout = Duration::from_secs(spec.spec.contract.timeout_s.unwrap_or(TIMEOUT).into());
@@ -303,7 +323,7 @@ impl Bench for Spawner<'_> {
     }
 
     fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+        tamp_base::clock::now_ms()
     }
 
     fn dependency(&mut self, name: &str) -> String {
@@ -435,6 +455,13 @@ fn words(spec: &Spec, arm: &Arm, scout: bool, model: &str) -> Vec<String> {
         w.push("--no-ceiling".into());
     }
     w.extend(arm.args.iter().cloned());
+    let q = &spec.quality;
+    if scout && (q.max_kl.is_some() || q.max_bits.is_some()) {
+        w.extend(["--score".into(), q.positions.unwrap_or(POSITIONS).to_string()]);
+    }
+    if scout && q.max_task_loss.is_some() {
+        w.push("--task".into());
+    }
     w
 }
 

@@ -199,6 +199,18 @@ impl Ledger {
         self.check(&bytes)
     }
 
+    /// Bytes of a last line without its end, which a kill left: no row, and cut off by the next that is written.
+    pub fn torn(&self) -> Result<u64, LedgerError> {
+        let mut bytes = Vec::new();
+        match File::open(&self.path) {
+            Ok(mut f) => f.read_to_end(&mut bytes).map_err(|e| LedgerError::Io(self.path.clone(), e))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(LedgerError::Io(self.path.clone(), e)),
+        };
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
+        Ok((bytes.len() - whole) as u64)
+    }
+
     fn check(&self, bytes: &[u8]) -> Result<Vec<Row>, LedgerError> {
         let mut rows: Vec<Row> = Vec::new();
         for (i, line) in whole_lines(bytes).enumerate() {

@@ -7,9 +7,10 @@ use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tamp_base::clock::now_ms;
 
 /// The file's name within the folder of locks.
 pub const FILE: &str = "tamp.lab.lock";
@@ -140,10 +141,6 @@ impl Drop for MachineLock {
 pub fn folder(own: &Path) -> &Path {
     let shared = ["/run/lock", "/tmp"].map(Path::new);
     shared.into_iter().find(|d| d.is_dir()).unwrap_or(own)
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use tamp_base::record::RequestRun;
 
+pub mod bounds;
+
+use self::bounds::{Bounds, Held};
 use crate::check::Pair;
 use crate::record::RunRecord;
 use crate::spec::{Class, Quality};
@@ -40,6 +43,21 @@ pub struct Report {
     pub texts: BTreeMap<String, [String; 2]>,
     /// why it fails
     pub fails: Option<String>,
+    /// the bounds beyond tokens, where the spec declares any
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Bounds>,
+}
+
+impl Report {
+    /// Why a bound that was declared is not known: it could not be measured.
+    pub fn missing(&self) -> Option<String> {
+        self.bounds.as_ref()?.missing.clone()
+    }
+
+    /// Why a bound cannot be said to hold: what was asked is too little to tell.
+    pub fn unresolved(&self) -> Option<String> {
+        self.bounds.as_ref()?.first(Held::Unresolved)
+    }
 }
 
 /// Signs of a text that repeats itself.
@@ -197,6 +215,8 @@ pub fn judge(quality: &Quality, pair: Pair<'_>, rollouts: Pair<'_>) -> Report {
     } else {
         None
     };
+    r.bounds = bounds::measure(quality, rollouts);
+    r.fails = r.fails.or_else(|| r.bounds.as_ref()?.first(Held::Outside));
     r
 }
 

@@ -120,7 +120,11 @@ pub fn ready(rows: &[Row], names: &Names, spec: &Frozen) -> Result<(), Wait> {
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum State {
     /// It may run.
-    Ready,
+    Ready {
+        /// why it is asked again, where it was asked before
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<String>,
+    },
     /// The ledger has the answer.
     Answered {
         /// hash of the row that holds it
@@ -182,7 +186,9 @@ pub fn queue(
             Some((row, why)) => State::Answered { row: row.hash, why },
             None if !spec.spec.blocked.is_empty() => State::Blocked { by: spec.spec.blocked.clone() },
             None => match ready(rows, &names, spec) {
-                Ok(()) => State::Ready,
+                Ok(()) => {
+                    State::Ready { again: crate::why::again(rows, spec, &mut |name| hash_of(spec, name)) }
+                }
                 Err(why @ Wait::Closed(..)) => State::Closed { why: why.to_string() },
                 Err(why) => State::Waits { why: why.to_string() },
             },
@@ -389,13 +395,41 @@ pub(crate) mod tests {
             queue(rows, &specs, &mut |_, _| String::new()).into_iter().map(|e| e.state).collect()
         };
         let s = states(&[]);
-        assert_eq!(s[0], State::Ready);
+        assert_eq!(s[0], State::Ready { again: None });
         assert!(matches!(&s[1], State::Waits { why } if why.contains("a.toml")));
         assert!(matches!(&s[3], State::Blocked { by } if by[0].needs == "x"));
         let s = states(&rows(vec![opened(&a, "a.toml"), decided(&a, 0, Verdict::Reject)]));
         assert!(matches!(&s[0], State::Answered { why, .. } if why.contains("reject")));
         assert!(matches!(&s[1], State::Closed { why } if why.contains("reject")));
         assert!(matches!(&s[2], State::Waits { .. }));
+    }
+
+    #[test]
+    fn an_answered_question_that_is_ready_again_says_why() {
+        let a = spec("a", 0.9, "");
+        let specs = [("a.toml".to_string(), a.clone())];
+        let why =
+            |bodies: Vec<Body>, hash: &str| match queue(&rows(bodies), &specs, &mut |_, _| hash.to_string())
+                .remove(0)
+                .state
+            {
+                State::Ready { again } => again.unwrap_or_default(),
+                other => panic!("{other:?}"),
+            };
+        let asked = |verdict| {
+            let mut first = opened(&a, "a.toml");
+            if let Body::Opened { depends, .. } = &mut first {
+                depends.insert("crate:kernels".into(), "as it was".into());
+            }
+            vec![first, decided(&a, 0, verdict)]
+        };
+        let moved = why(asked(Verdict::Reject), "another");
+        assert!(moved.contains("reject") && moved.contains("crate:kernels has changed"), "{moved}");
+        let void = why(asked(Verdict::Void), "as it was");
+        assert!(void.contains("void") && void.contains("no answer"), "{void}");
+        assert_eq!(why(vec![], "as it was"), "");
+        let stopped = why(vec![opened(&a, "a.toml")], "");
+        assert!(stopped.contains("stopped"), "{stopped}");
     }
 
     #[test]

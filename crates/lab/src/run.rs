@@ -5,14 +5,17 @@
 use std::collections::BTreeMap;
 
 mod calibrate;
+mod notes;
 
 pub use calibrate::{CALIBRATION_HOURS, calibration_key, null_estimates};
+use notes::edited;
+pub use notes::torn_words;
 
 use crate::bench::{At, Bench};
 use crate::ledger::{Body, Ledger, LedgerError, Row};
 use crate::queue::Names;
 use crate::record::{RunRecord, Stage, Store, StoreError};
-use crate::spec::{Arm, Frozen, PROGRAM};
+use crate::spec::{Arm, Frozen, PROGRAM, SpecError};
 use crate::stats::design;
 use crate::stats::null::Null;
 use crate::verdict::{Decision, Evidence, Verdict, blocked, decide, looks, seed};
@@ -63,6 +66,8 @@ pub enum Event<'a> {
     },
     /// A block does not count.
     Voided(&'a str),
+    /// Something the user should know.
+    Note(&'a str),
     /// A look at the figures.
     Look(&'a Decision),
 }
@@ -127,6 +132,10 @@ impl Lab<'_> {
     /// Runs an experiment.
     pub fn run(&mut self, spec: &Frozen, ask: &Ask) -> Result<Outcome, LabError> {
         let rows = self.ledger.rows()?;
+        let torn = self.ledger.torn()?;
+        if torn > 0 {
+            (self.watch)(Event::Note(&torn_words(torn)));
+        }
         let mut at = self.standing(&rows, spec)?;
         if !at.open
             && !ask.again
@@ -141,6 +150,9 @@ impl Lab<'_> {
             at.attempt += 1;
         }
         if !at.open {
+            if let Some(why) = edited(&rows, spec, &ask.file) {
+                (self.watch)(Event::Note(&why));
+            }
             at = self.open(spec, ask, at.attempt)?;
         }
         let pins =
@@ -163,7 +175,7 @@ impl Lab<'_> {
         if first.iter().all(final_now) {
             return self.finish(spec, &mut at, None, first);
         }
-        let null = if spec.spec.is_null() { None } else { Some(self.calibration(spec, &rows)?) };
+        let null = if spec.spec.is_null() { None } else { Some(self.calibration(spec, &rows, &at)?) };
         let null = null.as_ref();
         let [_, most] = spec.spec.pairs();
         let looks = looks(spec);
@@ -211,6 +223,7 @@ impl Lab<'_> {
 
     /// Freezes a question, with what it depends on as that is now.
     fn open(&mut self, spec: &Frozen, ask: &Ask, attempt: u32) -> Result<Standing, LabError> {
+        spec.spec.opening().map_err(|why| SpecError::Rule(ask.file.clone(), why))?;
         if spec.spec.arms().iter().any(|a| a.patch.is_some()) {
             self.bench.clean().map_err(LabError::Waits)?;
         }

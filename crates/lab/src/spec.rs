@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 mod frozen;
 mod rules;
 
-pub(crate) use frozen::said;
 pub use frozen::{Frozen, hash};
+pub(crate) use frozen::{said, shortened};
 
 use crate::observe::Pred;
 use crate::stats::{Claim, Direction, Gate};
@@ -335,12 +335,26 @@ pub enum Arms {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quality {
-    /// exact: the same tokens. near-exact: a bounded share of requests differ. approximate: only degeneration is looked at
+    /// exact: the same tokens. near-exact: a bounded divergence from the control, and a bounded share of requests that
+    /// differ. approximate: a bounded loss on a held-out text or graded items. Always: no collapse into repetition
     #[serde(default)]
     pub class: Class,
     /// near-exact: largest share of requests whose tokens differ from the control's
     #[serde(default)]
     pub max_flips: Option<f64>,
+    /// largest KL(control ‖ candidate) over the pinned positions, nats per token; a near-exact spec declares it
+    #[serde(default)]
+    pub max_kl: Option<f64>,
+    /// bits per byte of the pinned held-out text that may be needed more; an approximate spec declares this,
+    /// `max_task_loss` or both
+    #[serde(default)]
+    pub max_bits: Option<f64>,
+    /// share of the graded items that may be lost, less those that are gained
+    #[serde(default)]
+    pub max_task_loss: Option<f64>,
+    /// tokens of the held-out text that are scored [default: 384]
+    #[serde(default)]
+    pub positions: Option<u32>,
     /// share of each request's tokens that must equal the control's from the start
     #[serde(default)]
     pub min_prefix: Option<f64>,
@@ -359,7 +373,7 @@ pub enum Class {
     /// every token equal
     #[default]
     Exact,
-    /// few differ
+    /// hardly another distribution
     NearExact,
     /// others are allowed
     Approximate,
@@ -387,6 +401,13 @@ pub struct Design {
     /// share of one core that others may use during a block
     #[serde(default)]
     pub foreign_cpu: Option<f64>,
+}
+
+impl Quality {
+    /// Whether a bound beyond tokens is declared.
+    pub fn bounded(&self) -> bool {
+        self.max_kl.is_some() || self.max_bits.is_some() || self.max_task_loss.is_some()
+    }
 }
 
 impl Spec {

@@ -7,6 +7,10 @@
 
 use std::collections::BTreeMap;
 
+mod word;
+
+pub use word::Verdict;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bench::REFUSED;
@@ -18,56 +22,6 @@ use crate::stats::drift::{self, Drift, Limits, State, Timed};
 use crate::stats::judge::{Evidence as Found, Question, judge};
 use crate::stats::null::Null;
 use crate::stats::{self, Claim, Direction, Estimates, Floor, Gate, Measured, Outlook, Slot, Stat};
-
-/// The eight verdicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// the claim holds
-    Retain,
-    /// it does not
-    Reject,
-    /// it was kept, and had to be undone
-    Revert,
-    /// something it needs does not exist; typed
-    Block,
-    /// the interval crosses the gate at the pair limit
-    Inconclusive,
-    /// this machine cannot resolve what was asked
-    NotMeasurable,
-    /// the question does not arise under this contract
-    NotApplicable,
-    /// it was not measured: a check failed
-    Void,
-}
-
-impl Verdict {
-    /// As people write them.
-    pub const NAMES: [&'static str; 8] =
-        ["retain", "reject", "revert", "block", "inconclusive", "not_measurable", "not_applicable", "void"];
-
-    /// Whether `name` is one.
-    pub fn known(name: &str) -> bool {
-        Verdict::NAMES.contains(&name)
-    }
-
-    /// Whether it says something about the idea; the others may be asked again.
-    pub fn answers(self) -> bool {
-        !matches!(self, Verdict::Block | Verdict::NotMeasurable | Verdict::Void)
-    }
-
-    /// As people read it.
-    pub fn word(self) -> &'static str {
-        ["retain", "reject", "revert", "block", "inconclusive", "not measurable", "not applicable", "void"]
-            [self as usize]
-    }
-}
-
-impl std::fmt::Display for Verdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.word())
-    }
-}
 
 /// What there is to decide from.
 #[derive(Clone, Copy)]
@@ -231,8 +185,15 @@ pub fn decide(e: Evidence<'_>) -> Decision {
             );
         }
         let report = quality::judge(&e.spec.spec.quality, counted, scouted);
+        if let Some(why) = report.missing() {
+            // Not known is not the same as not worse.
+            d.settle(Verdict::Void, "quality", format!("quality could not be measured: {why}"));
+        }
         if let Some(why) = &report.fails {
             d.settle(Verdict::Reject, "quality", why.clone());
+        }
+        if let Some(why) = report.unresolved() {
+            d.settle(Verdict::NotMeasurable, "quality", why);
         }
         d.quality = Some(report);
         figures(&mut d, &e, candidate);

@@ -185,6 +185,33 @@ pub fn answer(rows: &[Row], spec: &Frozen, hash_of: &mut dyn FnMut(&str) -> Stri
     Some((found.row.clone(), format!("{which} was answered: {verdict} ({})", found.decision.reason)))
 }
 
+/// Why a question that was asked before may be asked again, by the newest attempt at it: what it rests on has moved, the
+/// verdict was no answer, the row was taken back, or the run was stopped. Nothing for a question that was never asked,
+/// or that is answered.
+pub fn again(rows: &[Row], spec: &Frozen, hash_of: &mut dyn FnMut(&str) -> String) -> Option<String> {
+    let book = Book::read(rows);
+    let wanted = signature(&spec.value);
+    let same = |id: &str, value: &Value| id == spec.id || signature(value) == wanted;
+    let asked = rows.iter().rev().find(|r| match &r.body {
+        Body::Opened { spec, value, .. } => same(spec, value),
+        _ => false,
+    })?;
+    let Some(last) = book.judged.iter().rev().find(|j| same(j.id, j.value)).filter(|j| j.row.n > asked.n)
+    else {
+        return Some("was opened and stopped before its verdict; it goes on from there".into());
+    };
+    let verdict = last.decision.verdict.map_or("open", Verdict::word);
+    let before = format!("asked before: {verdict}, row {}", &last.row.hash[..12]);
+    let because = if let Some(why) = book.superseded(last.row) {
+        why
+    } else if !last.decision.verdict.is_some_and(Verdict::answers) {
+        format!("{verdict} is no answer ({})", last.decision.reason)
+    } else {
+        format!("{} has changed since", moved(last.depends, hash_of)?)
+    };
+    Some(format!("{before}; {because}"))
+}
+
 /// One entry of an index: what is known, and what it depends on.
 #[derive(Serialize, Deserialize)]
 struct Fact {

@@ -56,4 +56,12 @@ try 'disturbed blocks' run.rs 'void = void.or_else(|| self.bench.disturbed(spec,
 try 'answers of the ledger' run.rs '&& !ask.again' '&& false' runs the_ledger_answers
 try 'expiry' why.rs 'hash_of(name) != ' 'false && hash_of(name) != ' runs the_ledger_answers
 try 'hashes of records' record.rs '|| blake3::hash(&text).to_hex().as_str() != hash' '' runs a_record_that_is_another
+try 'divergence above its bound' quality/bounds.rs 'seen.mean.is_nan() || seen.mean > most => Held::Outside' 'seen.mean.is_nan() => Held::Outside' verdicts a_divergence_above
+try 'bound that was not shown' verdict.rs 'if let Some(why) = report.unresolved() {' 'if let (Some(why), false) = (report.unresolved(), true) {' verdicts a_divergence_above
+try 'task loss above its bound' quality.rs 'r.fails = r.fails.or_else(|| r.bounds.as_ref()?.first(Held::Outside));' '' verdicts a_task_that_loses
+try 'missing quality' verdict.rs 'if let Some(why) = report.missing() {' 'if let (Some(why), false) = (report.missing(), true) {' verdicts a_quality_that_could_not
+try 'failed quality' quality/bounds.rs 'Some(why) => Err(format!("the {arm} could not measure its quality: {why}")),' 'Some(_) => Ok(q),' verdicts a_quality_that_could_not
+try 'swapped reference' quality/bounds.rs 'if b.against != a.kept {' 'if false {' verdicts a_reference_that_is_not
+try 'other scored text' quality/bounds.rs 'a.text != b.text || a.bytes != b.bytes' 'false' verdicts a_reference_that_is_not
+try 'class without its bound' run.rs 'spec.spec.opening().map_err(|why| SpecError::Rule(ask.file.clone(), why))?;' '' verdicts a_class_without
 exit $survived

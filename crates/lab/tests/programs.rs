@@ -470,7 +470,11 @@ fn every_question_of_this_repository_can_be_opened_and_all_differ() {
     assert_eq!(queue.specs.len(), 7);
     let all = tamp_lab::queue::queue(&[], &queue.specs, &mut |_, _| String::new());
     use tamp_lab::queue::State;
-    let ready: Vec<&str> = all.iter().filter(|e| e.state == State::Ready).map(|e| e.file.as_str()).collect();
+    let ready: Vec<&str> = all
+        .iter()
+        .filter(|e| matches!(e.state, State::Ready { again: None }))
+        .map(|e| e.file.as_str())
+        .collect();
     assert_eq!(ready, ["stories/1-context.toml"]);
     assert_eq!(all.iter().filter(|e| matches!(e.state, State::Blocked { .. })).count(), 5);
     let missing = tamp_lab::queue::blockers(&[], &queue.specs);

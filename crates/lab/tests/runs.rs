@@ -56,6 +56,58 @@ fn a_machine_that_is_never_quiet_ends_the_run_with_the_reason() {
     }
 }
 
+/// Runs until `blocks` blocks are measured, as a file called `q.toml`; what was said, and whether it ended.
+fn heard(dir: &std::path::Path, text: &str, blocks: usize) -> (Vec<String>, bool) {
+    let (mut fake, mut said) = (Fake::new(1.1, 5), Vec::new());
+    let stop = || measured(dir).iter().filter(|m| m.0.starts_with("block")).count() >= blocks;
+    let mut watch = |e: tamp_lab::run::Event<'_>| {
+        if let tamp_lab::run::Event::Note(what) = e {
+            said.push(what.to_string());
+        }
+    };
+    let mut lab = Lab {
+        ledger: Ledger::at(dir),
+        store: Store::new(dir),
+        bench: &mut fake,
+        watch: &mut watch,
+        stop: &stop,
+    };
+    let ask = Ask { file: "q.toml".into(), ..Ask::default() };
+    let ended = lab.run(&spec(text), &ask).is_ok();
+    (said, ended)
+}
+
+#[test]
+fn a_spec_that_was_edited_after_its_run_was_stopped_begins_anew_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(heard(dir.path(), USUAL, 2), (vec![], false));
+    assert_eq!(heard(dir.path(), USUAL, 3), (vec![], false), "the same question goes on in silence");
+    let (said, ended) = heard(dir.path(), &USUAL.replace("[8, 16]", "[8, 20]"), usize::MAX);
+    assert!(ended && said.len() == 1, "{said:?}");
+    for word in ["q.toml was changed", "design.pairs", "3 blocks", "begins anew"] {
+        assert!(said[0].contains(word), "{word}: {said:?}");
+    }
+    // What was decided is not stopped: another question of the same file is nothing to speak of.
+    assert_eq!(heard(dir.path(), &USUAL.replace("[8, 16]", "[8, 24]"), usize::MAX), (vec![], true));
+}
+
+#[test]
+fn a_torn_last_line_is_said_and_then_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    heard(dir.path(), USUAL, 2);
+    let ledger = Ledger::at(dir.path());
+    let rows = ledger.rows().unwrap().len();
+    let mut bytes = std::fs::read(ledger.path()).unwrap();
+    assert_eq!(ledger.torn().unwrap(), 0);
+    let torn = b"{\"kind\":\"tamp.lab.row\",\"n\":9";
+    bytes.extend_from_slice(torn);
+    std::fs::write(ledger.path(), &bytes).unwrap();
+    assert_eq!((ledger.torn().unwrap(), ledger.rows().unwrap().len()), (torn.len() as u64, rows));
+    let (said, ended) = heard(dir.path(), USUAL, usize::MAX);
+    assert!(ended && said.len() == 1 && said[0].contains("28 bytes"), "{said:?}");
+    assert_eq!(ledger.torn().unwrap(), 0);
+}
+
 #[test]
 fn a_stopped_run_goes_on_where_it_was_and_ends_as_if_it_had_not_been_stopped() {
     let whole = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Fake, USUAL, decided, slow, spec};
 use serde_json::json;
+use tamp_base::scored::{Scored, nano};
 use tamp_lab::bench::{At, REFUSED};
 use tamp_lab::record::{RunRecord, Stage};
 use tamp_lab::spec::{Arm, BlockerKind, Frozen};
@@ -105,6 +106,114 @@ fn other_tokens_are_rejected_however_fast() {
             r.samples[0].requests[0].tokens[9] ^= 1;
         }
     });
+}
+
+/// What the scouts of a control and of a candidate that is `kl` nats per token away say of their quality; the candidate
+/// needs `more` nats per token and lost `lost` of 160 items.
+fn qualities(kl: f64, more: f64, lost: usize) -> (Scored, Scored) {
+    let control = Scored {
+        text: "text".into(),
+        bytes: 1600,
+        nll: (0..384).map(|i| nano(3.0 + 0.1 * f64::from(i % 7))).collect(),
+        best: vec![7; 384],
+        kept: "what the control wrote".into(),
+        task: "items".into(),
+        margins: vec![nano(0.5); 160],
+        ..Scored::default()
+    };
+    let candidate = Scored {
+        kept: String::new(),
+        against: control.kept.clone(),
+        kl: (0..384).map(|i| nano(kl * (0.9 + 0.2 * f64::from(i % 2)))).collect(),
+        nll: control.nll.iter().map(|n| n + nano(more)).collect(),
+        margins: (0..160).map(|i| nano(if i < lost { -0.1 } else { 0.5 })).collect(),
+        ..control.clone()
+    };
+    (control, candidate)
+}
+
+/// Gives the scouts their quality, the candidate's after `twist`.
+fn told(
+    r: &mut RunRecord,
+    a: &Arm,
+    at: At,
+    both: &(Scored, Scored),
+    twist: impl Fn(&mut Scored, &mut Scored),
+) {
+    if at.stage == Stage::Scout {
+        let (mut control, mut tried) = both.clone();
+        twist(&mut control, &mut tried);
+        r.samples[0].quality = Some(if candidate(a) { tried } else { control });
+    }
+}
+
+const NEAR: &str = "[quality]\nclass = \"near-exact\"\nmax_flips = 0.5\nmax_kl = 0.001\n";
+const LOSSY: &str = "[quality]\nclass = \"approximate\"\nmax_bits = 0.02\nmax_task_loss = 0.05\n";
+
+#[test]
+fn a_divergence_above_its_bound_is_rejected_however_fast_and_one_below_is_not() {
+    let s = spec(&format!("{USUAL}{NEAR}"));
+    let (near, far) = (qualities(0.0005, 0.0, 0), qualities(0.0011, 0.0, 0));
+    always(&s, 1.10, Verdict::Retain, "", "", |r, a, at, _| told(r, a, at, &near, |_, _| ()));
+    always(&s, 1.50, Verdict::Reject, "quality", "max_kl", |r, a, at, _| told(r, a, at, &far, |_, _| ()));
+    // The mean is allowed; over so few passages it may as well not be.
+    always(&s, 1.50, Verdict::NotMeasurable, "quality", "too few to tell", |r, a, at, _| {
+        told(r, a, at, &near, |_, b| {
+            b.kl = (0..384).map(|i| nano(if i / 16 == 5 { 0.02 } else { 1e-6 })).collect();
+        });
+    });
+}
+
+#[test]
+fn a_task_that_loses_more_than_its_bound_is_rejected_however_fast() {
+    let s = spec(&format!("{USUAL}{LOSSY}"));
+    let (good, words, items, few) =
+        (qualities(0.5, 0.01, 1), qualities(0.5, 0.1, 0), qualities(0.5, 0.0, 12), qualities(0.5, 0.0, 6));
+    always(&s, 1.10, Verdict::Retain, "", "", |r, a, at, _| told(r, a, at, &good, |_, _| ()));
+    always(&s, 1.50, Verdict::Reject, "quality", "max_bits", |r, a, at, _| told(r, a, at, &words, |_, _| ()));
+    always(&s, 1.50, Verdict::Reject, "quality", "max_task_loss", |r, a, at, _| {
+        told(r, a, at, &items, |_, _| ());
+    });
+    always(&s, 1.50, Verdict::NotMeasurable, "quality", "too few to tell", |r, a, at, _| {
+        told(r, a, at, &few, |_, _| ());
+    });
+}
+
+#[test]
+fn a_quality_that_could_not_be_measured_is_void_and_not_no_effect() {
+    let both = qualities(0.0, 0.0, 0);
+    for (bound, says) in [(NEAR, "says nothing"), (LOSSY, "says nothing")] {
+        let s = spec(&format!("{USUAL}{bound}"));
+        always(&s, 1.5, Verdict::Void, "quality", says, |_, _, _, _| ());
+        always(&s, 1.5, Verdict::Void, "quality", "no room", |r, a, at, _| {
+            told(r, a, at, &both, |_, b| *b = Scored { failed: Some("no room".into()), ..Scored::default() });
+        });
+        always(&s, 1.5, Verdict::Void, "quality", "no text was scored", |r, a, at, _| {
+            told(r, a, at, &both, |_, b| b.nll.clear());
+        });
+    }
+}
+
+#[test]
+fn a_reference_that_is_not_the_controls_is_void() {
+    let (s, both) = (spec(&format!("{USUAL}{NEAR}")), qualities(0.0, 0.0, 0));
+    always(&s, 1.5, Verdict::Void, "quality", "compared with reference", |r, a, at, _| {
+        told(r, a, at, &both, |_, b| b.against = "what another run wrote".into());
+    });
+    always(&s, 1.5, Verdict::Void, "quality", "same token ids", |r, a, at, _| {
+        told(r, a, at, &both, |_, b| b.text = "another text".into());
+    });
+}
+
+#[test]
+fn a_class_without_its_bound_is_not_opened() {
+    for (class, wants) in [("near-exact", "max_kl"), ("approximate", "max_bits")] {
+        let s = spec(&format!("{USUAL}[quality]\nclass = \"{class}\"\n"));
+        let dir = tempfile::tempdir().unwrap();
+        let mut fake = Fake::new(1.1, 1);
+        let e = common::run(dir.path(), &mut fake, &s, false).unwrap_err().to_string();
+        assert!(e.contains(wants) && fake.ran == 0, "{e}");
+    }
 }
 
 #[test]

@@ -314,7 +314,6 @@ impl Ask {
                     life(facts, self.app.observers.clone(), row, owes, limits.unread, limits.stall);
                 outlet.queued();
                 let request = Request {
-                    trace: number,
                     prompt: prompt.clone(),
                     params: Params { choice, ..wish.params.clone() },
                     max_tokens: wish.max_tokens,

@@ -95,9 +95,29 @@ pub struct BenchSampleArgs {
     /// Leaves out the read ceiling before and after
     #[arg(long)]
     pub no_ceiling: bool,
+    /// What is measured of the output beyond its tokens.
+    #[command(flatten)]
+    pub score: ScoreArgs,
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+/// What is measured of the output beyond its tokens; uncounted, after the requests.
+#[derive(Debug, Args, Clone)]
+pub struct ScoreArgs {
+    /// Scores this many tokens of the pinned held-out text: how likely each is
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub score: Option<u32>,
+    /// Writes the logits at each scored position here, for another process to compare with
+    #[arg(long, value_name = "FILE", requires = "score")]
+    pub keep_reference: Option<PathBuf>,
+    /// Compares the distributions with those of a reference
+    #[arg(long, value_name = "FILE", requires = "score", conflicts_with = "keep_reference")]
+    pub reference: Option<PathBuf>,
+    /// Answers the graded items by likelihood
+    #[arg(long)]
+    pub task: bool,
 }
 
 /// Arguments of `bench prompts`.

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tamp_base::record::{EngineId, Sample};
+use tamp_base::scored::Scored;
 use tamp_bench::prompt::{self, PINNED, Prompt};
 use tamp_bench::sample::{Ask, Process, sample};
+use tamp_bench::score::{Scoring, score};
 use tamp_engine::Params;
 use tamp_text::Tokenizer;
 use tamp_weights::Weights;
@@ -49,7 +51,16 @@ pub fn run(ctx: &Ctx, a: &BenchSampleArgs) -> Done {
         peak: &|| Some(tamp_os::memory::rss().peak).filter(|&p| p > 0),
         forget_peak: &tamp_os::memory::reset_peak,
     };
-    let row = sample(&mut l.subject(), &ask, process)?;
+    let mut row = sample(&mut l.subject(), &ask, process)?;
+    let scoring = Scoring {
+        positions: a.score.score.map(|n| n as usize),
+        keep: a.score.keep_reference.clone(),
+        against: a.score.reference.clone(),
+        task: a.score.task,
+    };
+    if scoring.any() {
+        row.quality = Some(score(&mut l.subject(), &scoring));
+    }
     l.settle()?;
     crate::cmd::phantoms(&l);
     if ctx.json {
@@ -168,9 +179,30 @@ fn show(row: &Sample) {
     for (name, acts) in &row.counters {
         say!("{name}: asked {}, declined {}, acted {}", acts.asked, acts.declined, acts.acted);
     }
+    if let Some(q) = &row.quality {
+        quality(q);
+    }
     let e = &row.engine;
     let revision = if e.revision.is_empty() { "unknown" } else { &e.revision };
     say!("revision: {revision}{}", if e.dirty { ", and changed since" } else { "" });
     say!("plan_hash: {}", row.plan_hash);
     say!("decision_grade: {}", row.decision_grade);
+}
+
+fn quality(q: &Scored) {
+    let mean = |v: &[i64]| v.iter().map(|&n| n as f64 / 1e9).sum::<f64>() / v.len() as f64;
+    if let Some(why) = &q.failed {
+        say!("quality: not measured: {why}");
+    }
+    if !q.nll.is_empty() {
+        let bits = mean(&q.nll) * q.nll.len() as f64 / std::f64::consts::LN_2 / q.bytes as f64;
+        say!("bits_per_byte: {bits:.4} over {} tokens, {} bytes", q.nll.len(), q.bytes);
+    }
+    if !q.kl.is_empty() {
+        say!("kl_to_reference: {:.6} nats per token", mean(&q.kl));
+    }
+    if !q.margins.is_empty() {
+        let right = q.margins.iter().filter(|m| **m > 0).count();
+        say!("graded_items: {right} of {} right", q.margins.len());
+    }
 }

@@ -1,7 +1,7 @@
 //! The machine's read ceiling for the last line of `run`: measured once a day, kept in the data folder with its age.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tamp_kernels::probe;
@@ -41,7 +41,7 @@ impl Ceiling {
     /// The kept figure, or a new one when there is none, when it is a day old, or when `seen` GB/s were just read:
     /// nothing is faster than its ceiling.
     pub fn known(ctx: &Ctx, l: &Loaded, seen: f64) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let now = tamp_base::clock::now_ms() / 1000;
         let bytes = usize::try_from(l.engine.plan().model.weight_bytes).unwrap_or(usize::MAX);
         let bytes = bytes.clamp(1 << 20, probe::BEYOND_CACHES);
         let (cpu, threads) = (tamp_os::cpu::model_name(), l.pool.threads());

@@ -9,9 +9,9 @@ mod today;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use tamp_base::clock::now_ms;
 use tamp_lab::bench::{Bench, Known, Spawner};
 use tamp_lab::code::{self, Code as Sources};
 use tamp_lab::ledger::{Body, Ledger, Row};
@@ -80,12 +80,12 @@ impl Home {
 
     /// Every row, verified.
     pub fn rows(&self) -> Done<Vec<Row>> {
+        let torn = self.ledger.torn()?;
+        if torn > 0 {
+            note(tamp_lab::run::torn_words(torn));
+        }
         Ok(self.ledger.rows()?)
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Hands a bench to `work`; `locked` when this process holds the machine.

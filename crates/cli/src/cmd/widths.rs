@@ -1,8 +1,8 @@
 //! Width tables that were measured on this machine, one file each in the data folder.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use tamp_base::clock::now_ms;
 use tamp_base::wall::WidthTable;
 
 use crate::cmd::Ctx;
@@ -90,8 +90,4 @@ pub fn age(table: &WidthTable) -> String {
         120..=2879 => format!("{} h ago", minutes / 60),
         _ => format!("{} days ago", minutes / 1440),
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

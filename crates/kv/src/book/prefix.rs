@@ -270,11 +270,6 @@ impl Book {
         }
     }
 
-    /// Drops up to `pages` of the least recently used pages that no sequence holds; returns how many went.
-    pub fn shed(&mut self, pages: usize) -> usize {
-        (0..pages).take_while(|_| self.evict(None, None)).count()
-    }
-
     /// Drops up to `n` cached pages that no sequence holds, the least recently used first; returns how many.
     pub fn drop_prefixes(&mut self, n: usize) -> usize {
         (0..n).take_while(|_| self.evict(None, None)).count()

@@ -146,12 +146,7 @@ const OURS: [&str; 8] =
 pub fn engines(text: &str, file: &Path, env: Env) -> Result<BTreeMap<String, Engine>, ForeignError> {
     let shown = file.display().to_string();
     let fault = |why: String| ForeignError::Config { place: shown.clone(), why };
-    let read: File = toml::from_str(text).map_err(|e| {
-        let line = e.span().map_or(0, |s| {
-            text.as_bytes()[..s.start.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
-        });
-        fault(if line > 0 { format!("line {line}: {}", e.message()) } else { e.message().to_string() })
-    })?;
+    let read: File = toml::from_str(text).map_err(|e| fault(crate::spec::said(text, &e)))?;
     if read.kind != KIND || read.v != 1 {
         return Err(fault(format!(
             "is `{}` version {}; this lab reads `{KIND}` version 1",
@@ -168,8 +163,11 @@ pub fn engines(text: &str, file: &Path, env: Env) -> Result<BTreeMap<String, Eng
             let place = || format!("{shown}, [engine.{key}]");
             let e: Entry = value.try_into().map_err(|e: toml::de::Error| ForeignError::Config {
                 place: place(),
-                // Its second line names the key.
-                why: e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+                // The second line of the whole error names the key; of an unknown one the message does.
+                why: match crate::spec::shortened(e.message()) {
+                    short if short != e.message() => short,
+                    _ => e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+                },
             })?;
             let engine =
                 open(&key, e, &here, env).map_err(|why| ForeignError::Config { place: place(), why })?;
@@ -381,10 +379,7 @@ mod tests {
         for (entry, said) in [
             ("", "one of `url`, `start` and `command`"),
             ("url = \"http://a\"\ncommand = [\"x\", \"{ask}\"]", "no two of them"),
-            (
-                "url = \"http://a\"\nreddy = \"/x\"",
-                "unknown field `reddy`, expected one of `name`, `url`, `start`",
-            ),
+            ("url = \"http://a\"\nreddy = \"/x\"", "unknown field `reddy`; did you mean `ready`? (of "),
             ("url = \"https://a\"", "http://"),
             ("url = \"http://a/v1\"", "paths go into `path`"),
             ("url = \"http://a\"\nstop = \"kill\"\nready = \"/x\"", "no use for `ready`, `stop`"),

@@ -5,6 +5,7 @@ use super::svg::shape;
 use super::text::{Raw, html, interval, metric, number, percent, probability, short, utc};
 use crate::check::Shown;
 use crate::quality;
+use crate::quality::bounds::Held;
 use crate::spec::Spec;
 use crate::stats::drift::State;
 use crate::verdict::Decision;
@@ -249,6 +250,21 @@ pub fn checks(spec: Option<&Spec>, d: &Decision) -> Raw {
                     bad => Mark::of(bad.is_none()),
                 },
             ));
+        }
+        for b in q.bounds.iter().flat_map(|b| &b.bounds) {
+            let seen = format!(
+                "{} {:.6} ({:.6} to {:.6}) over {}; {}",
+                b.about, b.seen.mean, b.seen.low, b.seen.high, b.over, b.beside
+            );
+            rows.push((
+                b.name.clone(),
+                format!("all of it at most {}", b.most),
+                seen,
+                Mark::of(b.held == Held::Within),
+            ));
+        }
+        if let Some(why) = q.missing() {
+            rows.push(("bounds".into(), "measured".into(), why, Mark::Fails));
         }
         group("Quality", rows);
     }

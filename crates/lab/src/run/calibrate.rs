@@ -1,7 +1,8 @@
 //! What a machine can resolve, from a control beside itself.
 
-use super::{DISTURBED, Event, Lab, LabError};
+use super::{DISTURBED, Event, Lab, LabError, Standing};
 use crate::bench::At;
+use crate::host::Gate;
 use crate::ledger::{Body, Row};
 use crate::record::{RunRecord, Stage};
 use crate::spec::{Arm, Frozen};
@@ -16,8 +17,18 @@ pub const CALIBRATION_HOURS: f64 = 24.0;
 
 impl Lab<'_> {
     /// The calibration of a contract on this machine: the youngest in the ledger, or a null run now.
-    pub(super) fn calibration(&mut self, spec: &Frozen, rows: &[Row]) -> Result<(String, Null), LabError> {
-        let key = calibration_key(spec, &self.bench.host().class());
+    pub(super) fn calibration(
+        &mut self,
+        spec: &Frozen,
+        rows: &[Row],
+        at: &Standing,
+    ) -> Result<(String, Null), LabError> {
+        let scouts = at.records.iter().filter(|r| r.stage == Stage::Scout);
+        let foreign = scouts.clone().filter_map(|r| r.quiet.foreign_cpu).reduce(f64::max);
+        let control = spec.spec.arms().remove(0);
+        let ran = scouts.into_iter().find(|r| r.arm == control.name);
+        let program = ran.map_or("", |r| r.binary.as_str());
+        let key = calibration_key(spec, &self.bench.host().class(), program, load_class(foreign));
         let now = self.bench.now_ms();
         let names = metrics(spec);
         let fits = |r: &&Row| {
@@ -28,7 +39,6 @@ impl Lab<'_> {
             return Ok((hash.clone(), null.clone()));
         }
         (self.watch)(Event::Stage("calibrating: the control beside itself"));
-        let control = spec.spec.arms().remove(0);
         let pair = [control.clone(), Arm { name: format!("{}-again", control.name), ..control }];
         let (mut records, mut hashes) = (Vec::new(), Vec::new());
         let (mut block, mut voided) = (0, 0);
@@ -66,12 +76,31 @@ impl Lab<'_> {
     }
 }
 
-/// What a calibration holds for: the machine and all that a process of the control does.
-pub fn calibration_key(spec: &Frozen, machine: &str) -> String {
+/// What a calibration holds for: the machine, what others do on it, the program, and all that a process of it does.
+/// `program` is the hash of the control's binary, empty for another engine; `load` a word of [`load_class`]. What a spec
+/// lets others use is part of it: a floor found in a loud hour says too much of a quiet one, and the other way round.
+pub fn calibration_key(spec: &Frozen, machine: &str, program: &str, load: &str) -> String {
     let of = |name: &str| spec.value.get(name).cloned().unwrap_or_default();
-    crate::spec::hash(
-        &serde_json::json!({ "machine": machine, "contract": of("contract"), "control": of("control") }),
-    )
+    let allowed = spec.spec.design.foreign_cpu.unwrap_or(Gate::default().foreign_cpu);
+    crate::spec::hash(&serde_json::json!({
+        "machine": machine,
+        "contract": of("contract"),
+        "control": of("control"),
+        "program": program,
+        "load": load,
+        "foreign_cpu": allowed,
+    }))
+}
+
+/// How much of the machine others used, in a word: up to what the quiet gate usually lets pass, up to a core, more, or
+/// not told.
+pub fn load_class(foreign_cpu: Option<f64>) -> &'static str {
+    match foreign_cpu {
+        None => "unknown",
+        Some(f) if f <= Gate::default().foreign_cpu => "quiet",
+        Some(f) if f <= 1.0 => "a core",
+        Some(_) => "more",
+    }
 }
 
 fn all_metrics(records: &[RunRecord]) -> Vec<String> {
@@ -94,4 +123,34 @@ pub fn null_estimates(records: &[RunRecord], pair: &[Arm; 2], names: &[String], 
         paired::estimate(&samples, 0, 1, way, 0.05, seed).ok()
     };
     names.iter().filter_map(|n| Some((n.clone(), of(n)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calibration_holds_for_one_machine_program_load_and_gate() {
+        let spec = crate::spec::tests::example();
+        let spec_of = |s: &crate::spec::Spec| Frozen {
+            id: String::new(),
+            spec: s.clone(),
+            value: serde_json::to_value(s).unwrap(),
+        };
+        let mut loud = spec.clone();
+        loud.design.foreign_cpu = Some(4.0);
+        let (quiet, core) = (load_class(Some(0.1)), load_class(Some(0.9)));
+        let keys = [
+            calibration_key(&spec_of(&spec), "m", "p", quiet),
+            calibration_key(&spec_of(&spec), "n", "p", quiet),
+            calibration_key(&spec_of(&spec), "m", "q", quiet),
+            calibration_key(&spec_of(&spec), "m", "p", core),
+            calibration_key(&spec_of(&loud), "m", "p", quiet),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            assert!(keys[..i].iter().all(|b| a != b), "{i}");
+        }
+        assert_eq!(keys[0], calibration_key(&spec_of(&spec), "m", "p", load_class(Some(0.2))));
+        assert_eq!((load_class(None), load_class(Some(3.0))), ("unknown", "more"));
+    }
 }

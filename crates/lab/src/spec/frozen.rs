@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tamp_base::near::nearest;
 
 use super::{Spec, SpecError};
 
@@ -56,10 +57,24 @@ impl Frozen {
 /// One sentence with line and key out of a TOML error.
 pub(crate) fn said(text: &str, e: &toml::de::Error) -> String {
     let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+    let said = shortened(e.message());
     match line {
-        Some(n) => format!("line {n}: {}", e.message()),
-        None => e.message().to_string(),
+        Some(n) => format!("line {n}: {said}"),
+        None => said,
     }
+}
+
+/// A complaint about an unknown key, with the nearest known one instead of all of them; others as they are.
+pub(crate) fn shortened(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (true, [wrong, known @ ..]) = (message.starts_with("unknown field `"), quoted.as_slice()) else {
+        return message.to_string();
+    };
+    let near = match nearest(wrong, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "none is near it".into(),
+    };
+    format!("unknown field `{wrong}`; {near} (of {} known here)", known.len())
 }
 
 /// blake3 of the RFC 8785 form, hex.

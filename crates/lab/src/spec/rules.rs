@@ -3,6 +3,7 @@
 use tamp_base::record::METRICS;
 
 use super::{Class, SPEC, Spec};
+use crate::quality::bounds::FEWEST;
 
 impl Spec {
     pub(super) fn check(&self) -> Result<(), String> {
@@ -90,6 +91,21 @@ impl Spec {
             self.quality.class == Class::NearExact || self.quality.max_flips.is_none(),
             "quality.max_flips is for class near-exact",
         )?;
+        let q = &self.quality;
+        for (name, most, unit) in [
+            ("max_kl", q.max_kl, "nats per token"),
+            ("max_bits", q.max_bits, "bits per byte"),
+            ("max_task_loss", q.max_task_loss, "a share of the items"),
+        ] {
+            say(
+                most.is_none_or(|m| m >= 0.0 && m.is_finite()),
+                &format!("quality.{name} is {unit}, 0 or more"),
+            )?;
+        }
+        say(
+            q.positions.is_none_or(|n| (FEWEST..=100_000).contains(&n)),
+            &format!("quality.positions is {FEWEST} to 100000 tokens of the held-out text"),
+        )?;
         for a in self.arms() {
             say(a.parallel.is_none_or(|n| (1..=64).contains(&n)), "parallel is 1 to 64")?;
             say(
@@ -104,5 +120,19 @@ impl Spec {
             )?;
         }
         Ok(())
+    }
+
+    /// What a question must say beside that to be opened now. Questions that were opened before stay readable.
+    pub(crate) fn opening(&self) -> Result<(), String> {
+        let q = &self.quality;
+        // Another engine gives no distributions; what waits for a missing thing measures none.
+        if !self.blocked.is_empty() || self.arms().iter().any(|a| a.engine.is_some()) {
+            return Ok(());
+        }
+        match q.class {
+            Class::NearExact if q.max_kl.is_none() => Err("quality.class = \"near-exact\" needs max_kl: the mean divergence from the control, in nats per token, that is still the same model; keys and values in half precision moved SmolLM2 by 0.0035".into()),
+            Class::Approximate if q.max_bits.is_none() && q.max_task_loss.is_none() => Err("quality.class = \"approximate\" needs max_bits (bits per byte of the held-out text), max_task_loss (share of graded items) or both: what may be lost".into()),
+            _ => Ok(()),
+        }
     }
 }

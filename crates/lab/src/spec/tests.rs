@@ -123,3 +123,30 @@ fn a_null_has_no_candidate_and_two_arms() {
     let arms = s.arms();
     assert_eq!((arms.len(), arms[0].threads), (2, arms[1].threads));
 }
+
+#[test]
+fn an_unknown_key_is_answered_with_the_nearest_one_and_the_count_and_not_with_all() {
+    let e = refused(|t| t.replace("[contract]\n", "[contract]\nmax_tokkens = 3\n"));
+    assert!(
+        e.contains("unknown field `max_tokkens`; did you mean `max_tokens`? (of ") && e.len() < 120,
+        "{e}"
+    );
+    let e = refused(|t| t.replace("[contract]\n", "[contract]\nzzzzzzzz = 3\n"));
+    assert!(e.contains("none is near it (of "), "{e}");
+    // Another complaint is left as it is.
+    let e = refused(|t| t.replace("[contract]\n", "[contract]\nprompt_tokens = \"`a` `b`\"\n"));
+    assert!(!e.contains("did you mean"), "{e}");
+}
+
+#[test]
+fn a_bound_is_a_number_from_nothing_up_and_rests_on_enough_tokens() {
+    for (line, says) in [
+        ("max_kl = -0.1", "max_kl is nats per token"),
+        ("max_bits = inf", "max_bits is bits per byte"),
+        ("max_task_loss = nan", "max_task_loss"),
+        ("positions = 16", "positions is 64"),
+    ] {
+        let e = refused(|t| t.replace("[contract]\n", &format!("[quality]\n{line}\n[contract]\n")));
+        assert!(e.contains(says), "{line}: {e}");
+    }
+}

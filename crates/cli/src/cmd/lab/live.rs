@@ -40,6 +40,7 @@ impl Live {
                 }
             }
             Event::Voided(why) => note(format_args!("a block does not count: {why}")),
+            Event::Note(what) => note(what),
             Event::Look(d) => {
                 if let Some(e) = d.estimates.get(&self.metric) {
                     let (name, metric, percent) = (&d.candidate, &self.metric, 100.0 * (1.0 - d.level));

@@ -178,6 +178,24 @@ fn decision(spec: &Frozen, row: &Row, d: &Decision) {
         let first =
             q.first.as_ref().map_or(String::new(), |(p, at)| format!(", first at token {at} of {p:?}"));
         say!("  quality       {} of {} requests gave other tokens{first}", q.flips, q.requests);
+        for b in q.bounds.iter().flat_map(|b| &b.bounds) {
+            let mark = if b.held == tamp_lab::quality::bounds::Held::Within { "✓" } else { "✗" };
+            let s = b.seen;
+            say!(
+                "  quality       {mark} {}: {} {:.6} ({:.6} to {:.6}) over {}, at most {}; {}",
+                b.name,
+                b.about,
+                s.mean,
+                s.low,
+                s.high,
+                b.over,
+                b.most,
+                b.beside
+            );
+        }
+        if let Some(why) = q.missing() {
+            say!("  quality       ✗ not measured: {why}");
+        }
     }
     say!("  row {}", &row.hash[..12]);
 }
@@ -223,7 +241,7 @@ pub fn queue(ctx: &Ctx, all: &[Entry], audit: bool) -> Done {
     let mut said = 0;
     for (n, e) in all.iter().enumerate() {
         let (word, why) = match &e.state {
-            State::Ready => ("ready", String::new()),
+            State::Ready { again } => ("ready", again.clone().unwrap_or_default()),
             State::Answered { row, why } => ("answered", format!("{why}; row {}", &row[..12])),
             State::Blocked { by } => (
                 "blocked",

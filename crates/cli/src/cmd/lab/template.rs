@@ -160,7 +160,7 @@ candidate = "differs"
 {invariant}
 
 [quality]
-class = "{class}"            # exact, near-exact (max_flips), approximate; short and long are always rolled out too
+class = "{class}"            # exact, near-exact (max_kl), approximate (max_bits, max_task_loss); short and long are always rolled out too
 {flips}
 [design]
 kind = "abba"
@@ -189,7 +189,7 @@ value = 1.0
         invariant = if lossy { UNREBUILT } else { IDENTICAL },
         class = if lossy { "near-exact" } else { "exact" },
         flips = if lossy {
-            "max_flips = 0.5            # share of requests whose tokens may differ\n"
+            "max_kl = 0.01              # mean divergence from the control's distributions, nats per token\nmax_flips = 0.5            # share of requests whose tokens may differ\n"
         } else {
             ""
         },
