@@ -12,6 +12,7 @@ pub mod lock;
 pub mod map;
 pub mod mem;
 pub mod memory;
+pub mod process;
 
 /// Held by tests that count the memory of the whole process, so that they do not count each other's.
 #[cfg(test)]
