@@ -10,7 +10,7 @@ use tamp_spec::SpecError;
 use crate::Engine;
 use crate::error::{Cause, EngineError, Failure};
 use crate::intake::Letter;
-use crate::request::{Answer, Event, Request, Timings};
+use crate::request::{Answer, Event, Request, Timings, Usage};
 use crate::turn::Outcome;
 
 impl<D: Device> Engine<D> {
@@ -27,6 +27,10 @@ impl<D: Device> Engine<D> {
             .map(|s| s.id)
             .collect();
         gone.into_iter().for_each(|id| self.finish(id, FinishReason::Cancelled, None));
+        let now = self.clock.now();
+        let late: Vec<SeqId> =
+            self.seqs.values().filter(|s| s.ask.deadline.is_some_and(|d| d <= now)).map(|s| s.id).collect();
+        late.into_iter().for_each(|id| self.finish(id, FinishReason::Deadline, None));
     }
 
     /// Sleeps until a request comes in or time is up; for a loop that has nothing to schedule.
@@ -131,5 +135,7 @@ fn refused(request: Request, refusal: &EngineError) -> Answer {
             received_ns: request.received.map_or(0, |d| d.as_nanos() as u64),
             ..Timings::default()
         },
+        usage: Usage::default(),
+        embedding: None,
     }
 }

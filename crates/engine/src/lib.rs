@@ -8,11 +8,13 @@
 //! | [`policy`] | the room `engine.policy` |
 //! | [`turn`] | who takes part in a forward pass |
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
+//! | [`drive`] | an engine on its own thread |
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
 mod applies;
 mod deliver;
+pub mod drive;
 mod error;
 pub mod forecast;
 pub mod intake;
@@ -29,6 +31,7 @@ pub mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tamp_base::clock::Clock;
@@ -47,12 +50,12 @@ use intake::{Intake, Mail};
 use outlet::Outlet;
 use policy::{Line, Policy, PolicyCtx};
 use request::Timings;
-use seq::{Seq, Speech};
+use seq::{Ask, Seq, Speech};
 
 pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
 pub use plan::Plan;
-pub use request::{Answer, Cancel, Event, Request};
+pub use request::{Answer, Cancel, Cost, Event, Request, Task, Usage, Who};
 pub use rooms::{residency, rooms};
 pub use tamp_sample::{FinishReason, Params};
 pub use turn::Turn;
@@ -280,6 +283,8 @@ impl<D: Device> Engine<D> {
             outlet,
             cancel: request.cancel,
             timings: Timings { received_ns: received, ..Timings::default() },
+            usage: Usage::default(),
+            ask: Ask { who: request.who, task: request.task, deadline: request.deadline },
         };
         self.seqs.insert(id, seq);
         Ok(id)
@@ -390,6 +395,20 @@ impl<D: Device> Engine<D> {
 
 impl Seq {
     fn line(&self) -> Line {
-        Line { seq: self.id, tokens: self.tokens.len(), ready: self.outlet.ready() }
+        let who = &self.ask.who;
+        Line {
+            seq: self.id,
+            tokens: self.tokens.len(),
+            prompt: self.prompt,
+            limit: self.limit,
+            ready: self.outlet.ready(),
+            held: false,
+            tenant: who.tenant,
+            weight: who.weight,
+            most_running: who.most_running,
+            priority: who.priority,
+            received: Duration::from_nanos(self.timings.received_ns),
+            deadline: self.ask.deadline,
+        }
     }
 }

@@ -5,10 +5,47 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tamp_base::ids::Token;
+use tamp_base::ids::{Namespace, TenantId, Token};
 use tamp_sample::{FinishReason, Logprobs, Params};
 
 use crate::error::Failure;
+
+/// Who asks: what scheduling, accounting and the prefix cache know of a caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Who {
+    /// the caller's row in the operator's list of keys; 0 when there is none
+    pub tenant: TenantId,
+    /// share of the machine beside the other tenants'; above 0
+    pub weight: f32,
+    /// of its sequences may run at once, 0 = no bound
+    pub most_running: usize,
+    /// among equals higher goes first
+    pub priority: i32,
+    /// prefixes are shared within a namespace and never beyond
+    pub namespace: Namespace,
+}
+
+impl Default for Who {
+    fn default() -> Self {
+        Who {
+            tenant: TenantId(0),
+            weight: 1.0,
+            most_running: 0,
+            priority: 0,
+            namespace: Namespace::default(),
+        }
+    }
+}
+
+/// What is wanted of a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Task {
+    /// an answer
+    #[default]
+    Generate,
+    /// the mean of the residual stream after the last layer over all positions, pre-norm
+    Embed,
+}
 
 /// A prompt to continue.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +64,12 @@ pub struct Request {
     pub received: Option<Duration>,
     /// ends the sequence within one step
     pub cancel: Cancel,
+    /// who asks
+    pub who: Who,
+    /// what is wanted
+    pub task: Task,
+    /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
+    pub deadline: Option<Duration>,
 }
 
 /// A switch that ends a sequence; clones share it.
@@ -81,6 +124,40 @@ pub struct Answer {
     pub failure: Option<Failure>,
     /// when things happened
     pub timings: Timings,
+    /// what it took
+    pub usage: Usage,
+    /// [`Task::Embed`]: `[d]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Vec<f32>>,
+}
+
+/// What an answer took from the machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Usage {
+    /// prompt positions that came out of the prefix cache
+    pub cached_tokens: usize,
+    /// why not more of them did, where the request asked
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_miss: Option<String>,
+    /// draft tokens that were tested
+    pub draft_tested: u64,
+    /// and accepted
+    pub draft_accepted: u64,
+    /// its part of the engine's busy time
+    pub cost: Cost,
+}
+
+/// A request's part of the engine's busy time, nanoseconds. Over all requests the parts sum to the time spent in steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// rows of the prompt
+    pub prefill_ns: u64,
+    /// rows that chose a token
+    pub decode_ns: u64,
+    /// draft rows that were refused
+    pub wasted_ns: u64,
+    /// page · milliseconds held
+    pub page_ms: u64,
 }
 
 /// When things happened to a request; nanoseconds.

@@ -1,12 +1,14 @@
 //! A sequence: what the engine must remember between two steps, and nothing of any technique.
 
+use std::time::Duration;
+
 use tamp_base::ids::{SeqId, Token};
 use tamp_sample::{Chain, FinishReason, Matcher};
 use tamp_text::Tokenizer;
 
 use crate::error::Failure;
 use crate::outlet::Outlet;
-use crate::request::{Answer, Cancel, Timings};
+use crate::request::{Answer, Cancel, Task, Timings, Usage, Who};
 
 /// One stream of tokens. Its pages are the KV room's; tokens beyond the committed ones wait for a forward pass.
 pub(crate) struct Seq {
@@ -22,6 +24,15 @@ pub(crate) struct Seq {
     pub outlet: Box<dyn Outlet>,
     pub cancel: Cancel,
     pub timings: Timings,
+    pub usage: Usage,
+    pub ask: Ask,
+}
+
+/// What a request said that no step changes.
+pub(crate) struct Ask {
+    pub who: Who,
+    pub task: Task,
+    pub deadline: Option<Duration>,
 }
 
 impl Seq {
@@ -30,8 +41,17 @@ impl Seq {
         let mut prompt_tokens = self.tokens;
         let tokens = prompt_tokens.split_off(self.prompt);
         let (text, seed) = (self.speech.text, self.chain.params().seed);
-        let answer =
-            Answer { text, tokens, prompt_tokens, seed, finish_reason, failure, timings: self.timings };
+        let answer = Answer {
+            text,
+            tokens,
+            prompt_tokens,
+            seed,
+            finish_reason,
+            failure,
+            timings: self.timings,
+            usage: self.usage,
+            embedding: None,
+        };
         (answer, self.outlet)
     }
 }

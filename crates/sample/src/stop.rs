@@ -16,6 +16,8 @@ pub enum FinishReason {
     Error,
     /// Somebody no longer wants it.
     Cancelled,
+    /// Time was up.
+    Deadline,
 }
 
 /// Most stop strings per request.

@@ -49,6 +49,7 @@ impl Policy for Fcfs {
                 break;
             }
             if decodes(book, l)
+                || (l.held && book.len(l.seq) == 0)
                 || turn.parts.iter().any(|p| p.seq == l.seq)
                 || turn.preempted.contains(&l.seq)
             {

@@ -8,7 +8,7 @@ mod fcfs;
 use std::time::Duration;
 
 use tamp_base::card::Table;
-use tamp_base::ids::SeqId;
+use tamp_base::ids::{SeqId, TenantId};
 use tamp_kv::Book;
 
 use crate::turn::Turn;
@@ -20,8 +20,41 @@ pub struct Line {
     pub seq: SeqId,
     /// known tokens: prompt and answer so far
     pub tokens: usize,
+    /// of these the prompt
+    pub prompt: usize,
+    /// known tokens at most
+    pub limit: usize,
     /// somebody takes what it says; when false it must not run
     pub ready: bool,
+    /// waits for pages that another sequence is about to make; must not start yet
+    pub held: bool,
+    /// whose it is
+    pub tenant: TenantId,
+    /// the tenant's share
+    pub weight: f32,
+    /// of the tenant's sequences may run at once, 0 = no bound
+    pub most_running: usize,
+    /// higher goes first
+    pub priority: i32,
+    /// receipt, on the engine's clock
+    pub received: Duration,
+    /// must be done by then
+    pub deadline: Option<Duration>,
+}
+
+/// What a sequence took in a step, told after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    /// the sequence
+    pub seq: SeqId,
+    /// whose it is
+    pub tenant: TenantId,
+    /// the tenant's share
+    pub weight: f32,
+    /// prompt rows computed
+    pub prefill: usize,
+    /// rows that chose a token, drafts included
+    pub decode: usize,
 }
 
 /// What a policy is opened with.
@@ -37,6 +70,10 @@ pub struct PolicyCtx {
 pub trait Policy: Send {
     /// `lines` come in order of arrival.
     fn choose(&mut self, lines: &[Line], book: &mut Book, now: Duration) -> Turn;
+    /// Learns what a step really took.
+    fn charge(&mut self, _: &[Charge]) {}
+    /// Forgets a sequence that ended.
+    fn forget(&mut self, _: SeqId) {}
 }
 
 /// The members; the default first.
