@@ -108,6 +108,19 @@ impl Stub {
         s
     }
 
+    /// What was seen, once that is `n` requests: the last line is written after the caller has its answer.
+    fn seen(&self, n: usize) -> std::sync::MutexGuard<'_, Vec<Seen>> {
+        for _ in 0..500 {
+            let seen = self.seen.lock().unwrap();
+            if seen.len() >= n {
+                return seen;
+            }
+            drop(seen);
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.seen.lock().unwrap()
+    }
+
     fn ask(&self) -> Ask {
         Ask {
             target: format!("http://127.0.0.1:{}/v1", self.port).parse().unwrap(),
@@ -171,7 +184,7 @@ fn answer(s: &TcpStream, body: &Value, what: Do, m: &Manner, n: usize) -> (usize
         return (0, (&mut &*s).write_all(head.as_bytes()).is_ok());
     }
     let seed = prompt.bytes().map(usize::from).sum::<usize>() + if what == Do::Fickle { n } else { 0 };
-    let word = |i: usize| format!("{:>1$}", char::from(b'a' + ((seed + i) % 26) as u8), m.wide);
+    let word = |i: usize| char::from(b'a' + ((seed + i) % 26) as u8).to_string().repeat(m.wide);
     let miscount = if let Do::Miscount(by) = what { by } else { 0 };
     let usage = json!({"prompt_tokens": prompt.len() / 4, "completion_tokens": tokens as i64 + miscount,
                        "prompt_tokens_details": {"cached_tokens": m.cached}});
@@ -252,7 +265,7 @@ fn every_request_is_answered_once_and_every_token_counted_once() {
     let ask = Ask { warmup: 3, ..stub.ask() };
     let r = run(&ask);
     assert_eq!((r.requests, r.ok, r.errors.len(), &r.void), (24, 24, 0, &None), "{:?}", r.error_examples);
-    let seen = stub.seen.lock().unwrap();
+    let seen = stub.seen(27);
     assert_eq!(seen.len(), 27);
     let told: u64 = seen.iter().map(|s| s.body["max_tokens"].as_u64().unwrap()).sum();
     let warm: u64 = seen.iter().map(|s| s.body["max_tokens"].as_u64().unwrap()).take(3).sum();
@@ -353,7 +366,7 @@ fn each_tenant_sends_with_its_own_key_as_much_as_its_load() {
         |name: &str, load| Tenant { name: name.into(), key: Some(format!("sk-{name}")), load, weight: 1.0 };
     let tenants = vec![tenant("heavy", 3.0), tenant("light", 1.0)];
     let r = run(&Ask { tenants, requests: Some(40), ..stub.ask() });
-    let seen = stub.seen.lock().unwrap();
+    let seen = stub.seen(40);
     for t in &r.tenants {
         let by_key = seen.iter().filter(|s| s.key == format!("sk-{}", t.name)).count();
         assert_eq!((t.requests, t.ok), (by_key, by_key), "{}", t.name);
@@ -370,7 +383,7 @@ fn an_agent_sends_what_was_answered_before() {
     let stub = Stub::new(Manner::default());
     let r = run(&Ask { work: Work::Agent, requests: Some(9), ..stub.ask() });
     assert_eq!(r.ok, 9);
-    let seen = stub.seen.lock().unwrap();
+    let seen = stub.seen(9);
     let mut lengths: Vec<usize> = seen.iter().map(|s| s.body["messages"].as_array().unwrap().len()).collect();
     lengths.sort_unstable();
     assert_eq!(lengths, [2, 2, 2, 4, 4, 4, 6, 6, 6]);
@@ -403,8 +416,7 @@ fn callers_that_hang_up_are_seen_by_the_server_and_in_no_percentile() {
         "{:?}",
         r.error_examples
     );
-    thread::sleep(Duration::from_millis(1000));
-    let seen = stub.seen.lock().unwrap();
+    let seen = stub.seen(16);
     assert_eq!(seen.len(), 16);
     let cut = seen.iter().filter(|s| !s.finished).count();
     assert!(cut >= 14, "{cut} of 16 answers were cut short");
@@ -434,7 +446,7 @@ fn together_and_one_after_another_are_the_same_requests_with_the_same_texts() {
     // Four callers, whom the server serves without one costing another anything.
     assert!(v.ratio > 2.0 && v.ratio < 4.5, "{}", v.ratio);
     assert!(v.ratio_low.unwrap() <= v.ratio && v.ratio <= v.ratio_high.unwrap());
-    let mut bodies: Vec<String> = stub.seen.lock().unwrap().iter().map(|s| s.body.to_string()).collect();
+    let mut bodies: Vec<String> = stub.seen(8 * 7).iter().map(|s| s.body.to_string()).collect();
     bodies.sort();
     // One uncounted pass and six halves.
     assert_eq!(bodies.len(), 8 * 7);

@@ -1,6 +1,7 @@
 //! The words of the command line. Help and completions are printed from these.
 
 mod bench;
+mod bench_serve;
 mod lab;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::fail::EXIT_CODES;
 
 pub use bench::*;
+pub use bench_serve::*;
 pub use lab::*;
 
 /// Runs language models on your own machine, measures how fast, and says why.

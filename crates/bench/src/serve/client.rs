@@ -199,8 +199,11 @@ impl Client {
         let mut from = answer.into_body();
         let most = ANSWER + PER_TOKEN.saturating_mul(turn.max_tokens);
         if status != StatusCode::OK {
-            let said = self.whole(&mut from, ANSWER, silence).await.unwrap_or_default();
-            self.keep(line, &from);
+            let said = self.whole(&mut from, ANSWER, silence).await;
+            if said.is_ok() {
+                self.keep(line);
+            }
+            let said = said.unwrap_or_default();
             let text: String = String::from_utf8_lossy(&said).chars().take(GLIMPSE).collect();
             return Err(Fault(Error::of(status.as_u16()), format!("{status}: {text}")));
         }
@@ -215,14 +218,19 @@ impl Client {
             // The whole answer comes at once: its first token is as late as its last.
             o.first = Some(now);
             o.chunks = 0;
-            self.keep(line, &from);
+            self.keep(line);
             return Ok(Left::Done);
         }
         let left = self.stream(turn, &mut from, most, silence, o).await?;
         if let Left::Done = left {
             // What follows the end mark is the end of the chunked coding.
-            while let Ok(Some(Ok(_))) = timeout(silence, from.frame()).await {}
-            self.keep(line, &from);
+            loop {
+                match timeout(silence, from.frame()).await {
+                    Ok(Some(Ok(_))) => {}
+                    Ok(None) => break self.keep(line),
+                    Ok(Some(Err(_))) | Err(_) => break,
+                }
+            }
         }
         Ok(left)
     }
@@ -306,8 +314,8 @@ impl Client {
     }
 
     /// Keeps a connection whose answer was read to its end.
-    fn keep(&self, line: Line, body: &Incoming) {
-        if hyper::body::Body::is_end_stream(body) && !line.send.is_closed() {
+    fn keep(&self, line: Line) {
+        if !line.send.is_closed() {
             self.idle.borrow_mut().push(line);
         }
     }

@@ -16,6 +16,9 @@ pub const SERVE: &str = "tamp.bench.serve";
 /// Failures whose sentences are kept.
 const EXAMPLES: usize = 5;
 
+/// The longest time a histogram tells apart from longer ones, µs.
+const DAY_US: u64 = 86_400_000_000;
+
 /// A distribution of times in ms, from an HDR histogram of microseconds with three digits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Percentiles {
@@ -38,12 +41,9 @@ pub struct Percentiles {
 impl Percentiles {
     /// Of some times; `None` of none.
     pub fn of(times: impl Iterator<Item = Duration>) -> Option<Percentiles> {
-        // Three digits are always possible.
-        let mut h = Histogram::<u64>::new(3).ok()?;
-        h.auto(true);
-        for t in times {
-            h.saturating_record(u64::try_from(t.as_micros()).unwrap_or(u64::MAX).min(1 << 42));
-        }
+        // These bounds and digits are always possible.
+        let mut h = Histogram::<u64>::new_with_bounds(1, DAY_US, 3).ok()?;
+        times.for_each(|t| h.saturating_record(u64::try_from(t.as_micros()).unwrap_or(DAY_US)));
         let q = |p| h.value_at_quantile(p) as f64 / 1e3;
         (!h.is_empty()).then(|| Percentiles {
             count: h.len(),
