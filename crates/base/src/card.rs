@@ -67,6 +67,8 @@ pub enum KnobKind {
     Bool,
     /// One of a list.
     Choice(&'static [&'static str]),
+    /// Any text of one line, a path for example; empty means unset.
+    Text,
 }
 
 /// A technique's self-description.
@@ -155,6 +157,7 @@ impl KnobKind {
             KnobKind::Float(lo, hi) => v.parse::<f64>().is_ok_and(|x| (lo..=hi).contains(&x)),
             KnobKind::Bool => v == "true" || v == "false",
             KnobKind::Choice(c) => c.contains(&v),
+            KnobKind::Text => !v.contains(['\0', '\n', '\r']),
         }
     }
 
@@ -165,6 +168,7 @@ impl KnobKind {
             KnobKind::Float(lo, hi) => format!("a number from {lo} to {hi}"),
             KnobKind::Bool => "true or false".into(),
             KnobKind::Choice(c) => format!("one of {}", c.join(", ")),
+            KnobKind::Text => "text of one line".into(),
         }
     }
 }
@@ -201,6 +205,11 @@ impl Knobs {
     /// A truth value.
     pub fn flag(&self, name: &str) -> bool {
         self.raw(name) == "true"
+    }
+
+    /// A text; empty when unset.
+    pub fn text(&self, name: &str) -> &str {
+        self.raw(name)
     }
 
     /// A choice.

@@ -66,7 +66,8 @@ impl<D: Device> Engine<D> {
                 }
             };
             let Some(seq) = self.seqs.get_mut(&id) else { continue };
-            let mut end = None;
+            let pooled = seq.ask.pool.is_some() && self.kv.len(id) == seq.tokens.len();
+            let mut end = pooled.then_some(FinishReason::Stop);
             for (i, choice) in verdict.choices.into_iter().enumerate() {
                 let token = choice.token;
                 arrival(&mut seq.timings, now, i > 0);
@@ -82,6 +83,10 @@ impl<D: Device> Engine<D> {
                     end = Some(if stopped { FinishReason::Stop } else { FinishReason::Length });
                     break;
                 }
+                end = self.gates.end_thought(seq, &self.tokenizer, token);
+                if end.is_some() {
+                    break;
+                }
             }
             if let Some(reason) = end {
                 self.finish(id, reason, None);
@@ -93,11 +98,19 @@ impl<D: Device> Engine<D> {
     pub(crate) fn finish(&mut self, id: SeqId, reason: FinishReason, failure: Option<Failure>) {
         self.kv.close(id);
         self.proposer.forget(id);
+        self.coalesce.forget(id);
+        self.policy.forget(id);
         let now = self.now_ns();
         if let Some(mut seq) = self.seqs.remove(&id) {
             let tail = seq.speech.finish();
             if !tail.is_empty() {
                 seq.outlet.give(Event::Text(tail));
+            }
+            seq.usage.cost.page_ms = self.meter.release(id, now);
+            let ended = seq.known();
+            self.gates.forget(id, ended.said);
+            if matches!(reason, FinishReason::Stop | FinishReason::Length) {
+                self.forecast.learn(ended);
             }
             seq.timings.total_ns = now.saturating_sub(seq.timings.received_ns);
             self.finished += 1;

@@ -5,7 +5,10 @@
 //! | `step` | the only loop there is; read it first |
 //! | [`request`] | what somebody asks for and gets |
 //! | [`plan`] | what will run, checked before the first token and hashed |
-//! | [`policy`] | the room `engine.policy` |
+//! | [`policy`], [`forecast`] | the rooms `engine.policy` and `engine.forecast` |
+//! | [`budget`] | the room `engine.gate`: tokens that callers may still have |
+//! | [`cost`] | whose time a step was, and what a request would cost |
+//! | [`memory`] | how much memory an engine takes |
 //! | [`turn`] | who takes part in a forward pass |
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
 //! | [`drive`] | an engine on its own thread |
@@ -13,16 +16,20 @@
 #![forbid(unsafe_code)]
 
 mod applies;
+pub mod budget;
+pub mod cost;
 mod deliver;
 pub mod drive;
 mod error;
 pub mod forecast;
 pub mod intake;
+pub mod memory;
 pub mod options;
 pub mod outlet;
 pub mod plan;
 pub mod policy;
 pub mod request;
+pub mod reuse;
 mod rooms;
 mod rows;
 mod seq;
@@ -46,11 +53,16 @@ use tamp_text::Tokenizer;
 use tamp_weights::Weights;
 use tamp_weights::bundle::Watch;
 
+use budget::Gates;
+use cost::{Meter, Rates};
+use forecast::{Forecaster, Known};
+use intake::coalesce::{self, Coalesce};
 use intake::{Intake, Mail};
 use outlet::Outlet;
 use policy::{Line, Policy, PolicyCtx};
 use request::Timings;
-use seq::{Ask, Seq, Speech};
+use reuse::{Reuse, Roots};
+use seq::{Ask, Pool, Seq, Speech};
 
 pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
@@ -72,6 +84,9 @@ pub struct Engine<D: Device> {
     /// by id, and so in order of arrival
     seqs: BTreeMap<SeqId, Seq>,
     policy: Box<dyn Policy>,
+    coalesce: Box<dyn Coalesce>,
+    reuse: Box<dyn Reuse>,
+    roots: Roots,
     proposer: Box<dyn Proposer>,
     accept: Box<dyn Acceptor>,
     clock: Arc<dyn Clock>,
@@ -82,12 +97,15 @@ pub struct Engine<D: Device> {
     queue: usize,
     preemptions: u64,
     finished: u64,
+    forecast: Forecaster,
+    gates: Gates,
+    meter: Meter,
     /// tells when the weights in use are no longer those that were opened
     watch: Option<Arc<Watch>>,
 }
 
 /// What an engine has done so far, and how it stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// work of the model
     pub work: Work,
@@ -103,10 +121,30 @@ pub struct Stats {
     pub running: usize,
     /// sequences that wait for their first pages
     pub waiting: usize,
-    /// free KV pages, in the fullest group
+    /// sequences that began, and those that found a cached prefix
+    pub reuse: Acts,
+    /// newcomers, and those that waited for a common prefix
+    pub coalesce: Acts,
+    /// prompt positions looked for in the prefix cache
+    pub prefix_asked: u64,
+    /// and found
+    pub prefix_hits: u64,
+    /// pages the prefix cache holds, per group
+    pub pages_cached: usize,
+    /// KV pages to be had in the fullest group: free, or held by the prefix cache alone
     pub pages_free: usize,
     /// KV pages per group
     pub pages_total: usize,
+    /// time in steps; the costs of all sequences sum to it
+    pub busy_ns: u64,
+    /// what steps take
+    pub rates: Rates,
+    /// how well that foretells steps
+    pub cost: cost::Score,
+    /// how well answers' lengths are foretold
+    pub forecast: forecast::Score,
+    /// the gate of budgets: asked, let through, held back
+    pub gate: Acts,
 }
 
 impl<D: Device> Engine<D> {
@@ -141,7 +179,7 @@ impl<D: Device> Engine<D> {
             })?;
         let (tokenizer, used) = stand?;
         let process = used.saturating_sub(model.own_bytes());
-        let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process)?;
+        let mut engine = Self::assemble(model, tokenizer, settings, options, clock, process, [0; 32])?;
         engine.watch = weights.bundle().map(|b| b.watch().clone());
         Ok(engine)
     }
@@ -155,7 +193,7 @@ impl<D: Device> Engine<D> {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
         let process = tamp_os::memory::rss().anonymous.saturating_sub(model.own_bytes());
-        Self::assemble(model, tokenizer, settings, options, clock, process)
+        Self::assemble(model, tokenizer, settings, options, clock, process, [0; 32])
     }
 
     /// `process`: anonymous bytes in use beside the weights, before buffers and pages.
@@ -166,6 +204,7 @@ impl<D: Device> Engine<D> {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         process: u64,
+        content: [u8; 32],
     ) -> Result<Self, EngineError> {
         settings.check(&rooms())?;
         let options = options.resolve(&model.shape)?;
@@ -180,16 +219,24 @@ impl<D: Device> Engine<D> {
                 });
             }
         }
-        let ctx = PolicyCtx { chunk: options.chunk, batch: options.batch };
+        let ctx = PolicyCtx { chunk: options.chunk, batch: options.batch, share: options.share };
         let (policy, policy_card) = policy::TABLE.open(&ctx, settings)?;
         let (proposer, propose_card) = tamp_spec::propose::TABLE.open(&(), settings)?;
+        let (coalesce, coalesce_card) = coalesce::TABLE.open(&(), settings)?;
+        let (reuse, reuse_card) = reuse::TABLE.open(&(), settings)?;
         let (accept, accept_card) = tamp_spec::accept::TABLE.open(&(), settings)?;
+        let (forecast, forecast_card) = forecast::TABLE.open(&(), settings)?;
+        let (gate, gate_card) = budget::TABLE.open(&(), settings)?;
         let (codec, codec_card) = tamp_kv::codec::TABLE.open(&(), settings)?;
         let mut groups = model.kv_groups();
         groups.iter_mut().for_each(|g| g.kind = *codec);
-        let kv = Kv::new(&**model.device(), &groups, options.pages)?;
+        let mut kv = Kv::new(&**model.device(), &groups, options.pages)?;
         let chosen = [
             (policy::TABLE.room, policy_card),
+            (coalesce::TABLE.room, coalesce_card),
+            (reuse::TABLE.room, reuse_card),
+            (forecast::TABLE.room, forecast_card),
+            (budget::TABLE.room, gate_card),
             (tamp_spec::propose::TABLE.room, propose_card),
             (tamp_spec::accept::TABLE.room, accept_card),
             (tamp_kv::codec::TABLE.room, codec_card),
@@ -197,6 +244,10 @@ impl<D: Device> Engine<D> {
             (rooms::RESIDENCY, rooms::residency_card(settings)),
         ];
         let plan = Plan::make(&model, &kv, &chosen, settings, &options, process)?;
+        let rope = format!("{:?}", model.rope);
+        let roots = Roots::new(&plan, &content, &rope, model.options.decode);
+        kv.book_mut().set_clock(clock.clone());
+        reuse.open(kv.book_mut());
         let (intake, mail) = intake::intake(options.queue, clock.clone());
         Ok(Engine {
             models: vec![model],
@@ -205,6 +256,9 @@ impl<D: Device> Engine<D> {
             tokenizer,
             seqs: BTreeMap::new(),
             policy,
+            coalesce,
+            reuse,
+            roots,
             proposer,
             accept,
             clock,
@@ -215,6 +269,9 @@ impl<D: Device> Engine<D> {
             queue: options.queue,
             preemptions: 0,
             finished: 0,
+            forecast: Forecaster::new(forecast),
+            gates: Gates::new(gate),
+            meter: Meter::default(),
             watch: None,
         })
     }
@@ -254,6 +311,7 @@ impl<D: Device> Engine<D> {
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
             return Err(EngineError::Token { token, vocab });
         }
+        request.think.as_ref().map_or(Ok(()), |t| t.check(vocab))?;
         let tokens = self.limit(request);
         let (need, total) = (tokens.div_ceil(PAGE), self.kv.total());
         if need > total {
@@ -284,8 +342,17 @@ impl<D: Device> Engine<D> {
             cancel: request.cancel,
             timings: Timings { received_ns: received, ..Timings::default() },
             usage: Usage::default(),
-            ask: Ask { who: request.who, task: request.task, deadline: request.deadline },
+            ask: Ask {
+                root: self.roots.of(&request.who.namespace),
+                explain: request.explain_cache,
+                who: request.who,
+                pool: (request.task == Task::Embed).then(Pool::default),
+                deadline: request.deadline,
+            },
         };
+        if let Some(think) = request.think {
+            self.gates.think(id, think);
+        }
         self.seqs.insert(id, seq);
         Ok(id)
     }
@@ -361,6 +428,7 @@ impl<D: Device> Engine<D> {
     /// Counters and the present state.
     pub fn stats(&self) -> Stats {
         let running = self.seqs.keys().filter(|&&id| self.kv.len(id) > 0).count();
+        let prefixes = self.kv.book().prefix_counts();
         Stats {
             work: self.run.work,
             propose: self.proposer.acts(),
@@ -369,8 +437,18 @@ impl<D: Device> Engine<D> {
             finished: self.finished,
             running,
             waiting: self.seqs.len() - running,
+            reuse: self.reuse.acts(),
+            coalesce: self.coalesce.acts(),
+            prefix_asked: prefixes.asked,
+            prefix_hits: prefixes.hits,
+            pages_cached: prefixes.cached,
             pages_free: self.kv.room(),
             pages_total: self.kv.total(),
+            busy_ns: self.meter.busy_ns(),
+            rates: self.meter.rates(),
+            cost: self.meter.score(),
+            forecast: self.forecast.score(),
+            gate: self.gates.acts(),
         }
     }
 
@@ -394,7 +472,11 @@ impl<D: Device> Engine<D> {
 }
 
 impl Seq {
-    fn line(&self) -> Line {
+    fn known(&self) -> Known {
+        Known { prompt: self.prompt, said: self.tokens.len() - self.prompt }
+    }
+
+    fn line(&self, forecast: &Forecaster, held: bool) -> Line {
         let who = &self.ask.who;
         Line {
             seq: self.id,
@@ -402,13 +484,14 @@ impl Seq {
             prompt: self.prompt,
             limit: self.limit,
             ready: self.outlet.ready(),
-            held: false,
+            held,
             tenant: who.tenant,
             weight: who.weight,
             most_running: who.most_running,
             priority: who.priority,
             received: Duration::from_nanos(self.timings.received_ns),
             deadline: self.ask.deadline,
+            expect: forecast.rest(self.known()),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tamp_base::ids::{Namespace, TenantId, Token};
 use tamp_sample::{FinishReason, Logprobs, Params};
 
+use crate::budget::{Budget, Think};
 use crate::error::Failure;
 
 /// Who asks: what scheduling, accounting and the prefix cache know of a caller.
@@ -21,6 +22,8 @@ pub struct Who {
     pub most_running: usize,
     /// among equals higher goes first
     pub priority: i32,
+    /// tokens that all its requests together may still be answered with; `None` = no bound
+    pub budget: Option<Arc<Budget>>,
     /// prefixes are shared within a namespace and never beyond
     pub namespace: Namespace,
 }
@@ -32,6 +35,7 @@ impl Default for Who {
             weight: 1.0,
             most_running: 0,
             priority: 0,
+            budget: None,
             namespace: Namespace::default(),
         }
     }
@@ -68,8 +72,12 @@ pub struct Request {
     pub who: Who,
     /// what is wanted
     pub task: Task,
+    /// say why no more of the prompt was cached
+    pub explain_cache: bool,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`
     pub deadline: Option<Duration>,
+    /// how long the answer may think; `None` = as long as it likes
+    pub think: Option<Think>,
 }
 
 /// A switch that ends a sequence; clones share it.

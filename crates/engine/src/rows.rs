@@ -1,13 +1,16 @@
 //! From a turn to a ragged batch and back: views for the proposer, rows, judgement, commit.
 
 use tamp_base::ids::SeqId;
-use tamp_kv::Device;
+use tamp_kv::{Book, Device};
 use tamp_model::batch::{Batch, Node, Outputs, Want};
 use tamp_sample::FinishReason;
 use tamp_spec::{Draft, Exam, Kept, SeqView, Verdict};
 
 use crate::Engine;
 use crate::error::{Cause, EngineError, Failure};
+use crate::intake::coalesce::Prefix;
+use crate::policy::Desk;
+use crate::seq::Pool;
 use crate::turn::{Outcome, Part, Turn};
 
 /// Draft nodes per turn. Each may bring all its logits home, half a megabyte for a large vocabulary.
@@ -34,12 +37,20 @@ pub(crate) struct Laid {
 impl<D: Device> Engine<D> {
     /// Asks the policy; ends the sequences that the pool can never hold.
     pub(crate) fn choose(&mut self) -> Turn {
-        let lines: Vec<_> = self.seqs.values().map(|s| s.line()).collect();
-        let turn = self.policy.choose(&lines, self.kv.book_mut(), self.clock.now());
+        self.settle();
+        let held = self.held();
+        let lines: Vec<_> =
+            self.seqs.values().zip(held).map(|(s, held)| s.line(&self.forecast, held)).collect();
+        let (seqs, reuse) = (&mut self.seqs, &mut self.reuse);
+        let mut begin = |book: &mut Book, id| seqs.get_mut(&id).map_or(0, |s| s.begin(book, &mut **reuse));
+        let mut desk = Desk::new(self.kv.book_mut(), &mut begin);
+        let mut turn = self.policy.choose(&lines, &mut desk, self.clock.now());
         for id in &turn.preempted {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
                 seq.timings.preemptions += 1;
+                // What was summed up is computed again.
+                seq.ask.pool = seq.ask.pool.take().map(|_| Pool::default());
             }
         }
         for &id in &turn.starved {
@@ -47,12 +58,22 @@ impl<D: Device> Engine<D> {
                 format!("the KV pool of {} positions is too small; use a larger --ctx", self.kv.capacity());
             self.finish(id, FinishReason::Error, Some(Failure { cause: Cause::Resource, message }));
         }
+        self.gate(&mut turn);
         turn
+    }
+
+    /// Newcomers that wait for pages another sequence is about to fill.
+    fn held(&mut self) -> Vec<bool> {
+        let (kv, seqs) = (&self.kv, &self.seqs);
+        let prefixes: Vec<Prefix<'_>> = seqs.values().map(|s| s.prefix(kv.len(s.id))).collect();
+        self.coalesce.hold(&prefixes, &|p| kv.matched(&p.root, p.tokens))
     }
 
     /// Lays the turn's rows out. Cannot fail: a draft that finds no room is dropped.
     pub(crate) fn build(&mut self, turn: &Turn) -> Rows {
         let mut drafts = self.propose(turn).into_iter();
+        self.run.taps.clear();
+        self.run.caught.clear();
         let mut rows =
             Rows { batch: Batch::new(self.kv.groups()), parts: Vec::with_capacity(turn.parts.len()) };
         let now = self.now_ns();
@@ -69,7 +90,8 @@ impl<D: Device> Engine<D> {
                 true => draft,
                 false => Draft::default(),
             };
-            let chooses = committed + part.rows == seq.tokens.len();
+            let pools = seq.ask.pool.is_some();
+            let chooses = !pools && committed + part.rows == seq.tokens.len();
             let want = if seq.chain.needs_full() { Want::Full } else { Want::Choose };
             let known = &seq.tokens[committed..committed + part.rows];
             let nodes: Vec<Node> = known
@@ -85,14 +107,18 @@ impl<D: Device> Engine<D> {
                 }))
                 .collect();
             let first = rows.batch.push(part.seq, committed, self.kv.tables(part.seq), &nodes).start;
+            if pools {
+                let last = self.models[turn.model].shape.layers - 1;
+                self.run.taps.extend((first..first + part.rows).map(|row| (last, row)));
+            }
             rows.parts.push(Laid { seq: part.seq, first, nodes, rows: part.rows, chooses });
         }
         rows
     }
 
-    fn chooses(&self, part: &Part) -> bool {
-        let tokens = self.seqs.get(&part.seq).map_or(0, |s| s.tokens.len());
-        self.kv.len(part.seq) + part.rows == tokens
+    pub(crate) fn chooses(&self, part: &Part) -> bool {
+        let seq = self.seqs.get(&part.seq).filter(|s| s.ask.pool.is_none());
+        seq.is_some_and(|s| self.kv.len(part.seq) + part.rows == s.tokens.len())
     }
 
     /// Drafts for the sequences that choose a token in this turn, clipped to what fits.
@@ -104,7 +130,7 @@ impl<D: Device> Engine<D> {
             .iter()
             .filter_map(|p| {
                 let s = self.seqs.get(&p.seq)?;
-                let depth = s.limit.saturating_sub(s.tokens.len() + 1);
+                let depth = s.limit.saturating_sub(s.tokens.len() + 1).min(self.gates.depth(s.id));
                 Some(SeqView { seq: s.id, tokens: &s.tokens, chain: &s.chain, rows: p.draft, depth })
             })
             .collect();
@@ -112,6 +138,7 @@ impl<D: Device> Engine<D> {
         drafts.resize(views.len(), Draft::default());
         for (draft, view) in drafts.iter_mut().zip(&views) {
             draft.clip(view.rows.min(spare), view.depth, vocab);
+            self.gates.clip(view.seq, draft, vocab);
             spare -= draft.len();
         }
         drafts
@@ -119,7 +146,12 @@ impl<D: Device> Engine<D> {
 
     /// What stays of a sequence's rows.
     pub(crate) fn judge(&mut self, part: &Laid, out: &mut Outputs) -> Outcome {
-        let Some(seq) = self.seqs.get_mut(&part.seq).filter(|_| part.chooses) else {
+        let mut seq = self.seqs.get_mut(&part.seq);
+        if let Some(pool) = seq.as_deref_mut().and_then(|s| s.ask.pool.as_mut()) {
+            let own = part.first..part.first + part.rows;
+            self.run.caught.iter().filter(|c| own.contains(&c.1)).for_each(|c| pool.add(&c.2));
+        }
+        let Some(seq) = seq.filter(|_| part.chooses) else {
             let kept = (0..part.rows as u32).collect();
             return Outcome { seq: part.seq, verdict: Ok(Verdict { kept, ..Verdict::default() }) };
         };
@@ -138,6 +170,9 @@ impl<D: Device> Engine<D> {
         for o in kept {
             let rows = o.verdict.as_ref().map_or(&[][..], |v| &v.kept);
             self.kv.commit(o.seq, rows)?;
+            if let Some(seq) = self.seqs.get(&o.seq) {
+                self.reuse.keep(self.kv.book_mut(), seq.id, seq.ask.root, &seq.tokens);
+            }
         }
         Ok(())
     }

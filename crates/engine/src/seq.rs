@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use tamp_base::ids::{SeqId, Token};
+use tamp_kv::{Book, PrefixKey};
 use tamp_sample::{Chain, FinishReason, Matcher};
 use tamp_text::Tokenizer;
 
 use crate::error::Failure;
+use crate::intake::coalesce::Prefix;
 use crate::outlet::Outlet;
-use crate::request::{Answer, Cancel, Task, Timings, Usage, Who};
+use crate::request::{Answer, Cancel, Timings, Usage, Who};
+use crate::reuse::Reuse;
 
 /// One stream of tokens. Its pages are the KV room's; tokens beyond the committed ones wait for a forward pass.
 pub(crate) struct Seq {
@@ -28,14 +31,62 @@ pub(crate) struct Seq {
     pub ask: Ask,
 }
 
-/// What a request said that no step changes.
+/// What a request said beside its words.
 pub(crate) struct Ask {
     pub who: Who,
-    pub task: Task,
+    /// where its cached prefixes are
+    pub root: PrefixKey,
+    /// say why no more of the prompt was cached
+    pub explain: bool,
+    /// set when an embedding is wanted and no answer
+    pub pool: Option<Pool>,
     pub deadline: Option<Duration>,
 }
 
+/// The mean over the positions of a sequence, `[d]`. Positions are added in order, so that neither chunks nor the batch
+/// around them change a bit of it.
+#[derive(Default)]
+pub(crate) struct Pool {
+    sum: Vec<f64>,
+    positions: usize,
+}
+
+impl Pool {
+    /// Adds the next position.
+    pub fn add(&mut self, hidden: &[f32]) {
+        self.sum.resize(hidden.len(), 0.0);
+        self.sum.iter_mut().zip(hidden).for_each(|(s, &x)| *s += f64::from(x));
+        self.positions += 1;
+    }
+
+    fn mean(&self) -> Vec<f32> {
+        self.sum.iter().map(|s| (s / self.positions.max(1) as f64) as f32).collect()
+    }
+}
+
 impl Seq {
+    /// Takes what is cached of the tokens; the last one is always computed, for what follows it.
+    pub fn begin(&mut self, book: &mut Book, reuse: &mut dyn Reuse) -> usize {
+        if self.ask.pool.is_some() {
+            return 0;
+        }
+        let first = self.timings.prompt_rows == 0;
+        if first && self.ask.explain {
+            self.usage.cache_miss = Some(book.explain(&self.ask.root, &self.tokens).to_string());
+        }
+        let found = reuse.begin(book, self.id, self.ask.root, &self.tokens, self.tokens.len() - 1);
+        if first {
+            self.usage.cached_tokens = found;
+        }
+        found
+    }
+
+    /// What the coalescer sees; `committed` positions are in memory.
+    pub fn prefix(&self, committed: usize) -> Prefix<'_> {
+        let ready = self.outlet.ready() && self.ask.pool.is_none();
+        Prefix { seq: self.id, root: self.ask.root, tokens: &self.tokens, committed, ready }
+    }
+
     /// The answer so far, as the final one.
     pub fn answer(self, finish_reason: FinishReason, failure: Option<Failure>) -> (Answer, Box<dyn Outlet>) {
         let mut prompt_tokens = self.tokens;
@@ -50,7 +101,7 @@ impl Seq {
             failure,
             timings: self.timings,
             usage: self.usage,
-            embedding: None,
+            embedding: self.ask.pool.filter(|_| finish_reason == FinishReason::Stop).map(|p| p.mean()),
         };
         (answer, self.outlet)
     }

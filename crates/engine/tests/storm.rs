@@ -9,9 +9,10 @@ use std::sync::OnceLock;
 use common::*;
 use proptest::prelude::*;
 use tamp_base::count::Acts;
-use tamp_base::ids::{SeqId, Token};
+use tamp_base::ids::{SeqId, TenantId, Token};
+use tamp_base::settings::Settings;
 use tamp_engine::outlet::{Receiver, channel};
-use tamp_engine::{Answer, Cancel, EngineOptions, Request};
+use tamp_engine::{Answer, Cancel, EngineOptions, Request, Who, policy};
 use tamp_sample::{FinishReason, Params};
 use tamp_spec::{Draft, Kept, Proposer, SeqView};
 
@@ -101,8 +102,12 @@ fn read(live: &mut Live) -> Result<bool, TestCaseError> {
     Ok(true)
 }
 
-fn storm(acts: Vec<Act>, sizes: EngineOptions, drafts: bool) -> Result<(), TestCaseError> {
-    let mut e = engine(sizes);
+fn storm(acts: Vec<Act>, sizes: EngineOptions, policy: usize, drafts: bool) -> Result<(), TestCaseError> {
+    let mut settings = Settings::default();
+    let name = policy::TABLE.rows[policy % policy::TABLE.rows.len()].card.name;
+    settings.add_use(&format!("engine.policy={name}"), "").unwrap();
+    settings.add_use(["engine.forecast=mean", "engine.forecast=prompt"][policy / 4], "").unwrap();
+    let mut e = engine_with(&weights(), sizes, &settings);
     if drafts {
         e = e.with_proposer(Box::new(Hints));
     }
@@ -112,7 +117,14 @@ fn storm(acts: Vec<Act>, sizes: EngineOptions, drafts: bool) -> Result<(), TestC
             Act::Submit(request, cap) => {
                 let (sender, receiver) = channel(cap);
                 let cancel = Cancel::default();
-                let r = Request { cancel: cancel.clone(), ..book()[request].0.clone() };
+                let who = Who {
+                    tenant: TenantId(request as u32 % 3),
+                    weight: 1.0 + request as f32,
+                    most_running: request % 4,
+                    priority: cap as i32 - 6,
+                    ..Who::default()
+                };
+                let r = Request { cancel: cancel.clone(), who, ..book()[request].0.clone() };
                 e.submit(r, Box::new(sender)).unwrap();
                 live.push(Live { request, receiver, cancel, got: vec![] });
             }
@@ -156,8 +168,10 @@ proptest! {
         batch in 1usize..5,
         // the longest request needs 5 pages
         pages in 5usize..16,
+        share in prop_oneof![Just(3usize), Just(64)],
+        policy in 0usize..8,
         drafts in any::<bool>(),
     ) {
-        storm(acts, EngineOptions { pages, ..options(80, chunk, batch) }, drafts)?;
+        storm(acts, EngineOptions { pages, share, ..options(80, chunk, batch) }, policy, drafts)?;
     }
 }

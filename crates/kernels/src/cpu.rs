@@ -13,7 +13,7 @@ pub use memory::Pages;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tamp_base::ids::Token;
+use tamp_base::ids::{PageId, Token};
 use tamp_formats::Kind;
 use tamp_os::held::Span;
 use tamp_os::mem::Aligned;
@@ -167,6 +167,14 @@ impl Device for Cpu {
 
     fn copy_pages(&self, pages: &mut Pages, moves: &[Move]) {
         pages.copy(moves);
+    }
+
+    fn read_page(&self, pages: &Pages, page: PageId, out: &mut Vec<u8>) {
+        pages.read(page, out);
+    }
+
+    fn write_page(&self, pages: &mut Pages, page: PageId, bytes: &[u8]) -> Result<(), DeviceError> {
+        pages.replace(page, bytes)
     }
 
     fn read_back(&self, buf: &Buf, what: Read) -> Vec<f32> {

@@ -275,6 +275,16 @@ pub enum DeviceError {
         /// those that can be read
         known: String,
     },
+    /// Bytes that are no page of this geometry, or a page that is none.
+    #[error("page {page} of this KV group takes {want} bytes, got {got}")]
+    Page {
+        /// the page
+        page: u32,
+        /// bytes of a page; 0 when the group has no such page
+        want: usize,
+        /// given bytes
+        got: usize,
+    },
     /// A format or width without a kernel.
     #[error("no kernel for {what}")]
     Unsupported {
@@ -364,6 +374,10 @@ pub trait Device: Send + Sync {
     ) -> Vec<Best>;
     /// Copies positions within a group, in order.
     fn copy_pages(&self, pages: &mut Self::Pages, moves: &[Move]);
+    /// Appends a page's bytes, all layers, to `out`: [`KvShape::page_bytes`] of them, in an order of the device's own.
+    fn read_page(&self, pages: &Self::Pages, page: PageId, out: &mut Vec<u8>);
+    /// Replaces a page by what [`Device::read_page`] gave for another of the same geometry.
+    fn write_page(&self, pages: &mut Self::Pages, page: PageId, bytes: &[u8]) -> Result<(), DeviceError>;
     /// Starts reading something back.
     fn read_back(&self, buf: &Self::Buf, what: Read) -> Self::Ticket;
     /// Finishes a read: the values replace `out`'s contents.

@@ -1,6 +1,10 @@
 //! Bookkeeping of the pages, without a device: which sequence holds which pages, how far it is committed, and which
 //! positions the device must copy before its next forward pass.
 
+mod log;
+mod prefix;
+mod tree;
+
 use std::collections::BTreeMap;
 
 use tamp_base::ids::{PAGE, PageId, SeqId};
@@ -8,6 +12,7 @@ use tamp_kernels::device::{Move, Slot};
 
 use crate::KvError;
 use crate::pool::Pool;
+use tree::{NodeId, Tree};
 
 /// Page tables of all sequences over the pools of all groups.
 #[derive(Debug)]
@@ -15,6 +20,7 @@ pub struct Book {
     groups: Vec<Group>,
     seqs: BTreeMap<SeqId, Entry>,
     next: u64,
+    tree: Tree,
 }
 
 #[derive(Debug)]
@@ -32,13 +38,15 @@ struct Entry {
     rows: usize,
     /// `[groups]` page ids
     tables: Vec<Vec<PageId>>,
+    /// nodes of the leading full pages that are in the prefix tree
+    path: Vec<NodeId>,
 }
 
 impl Book {
     /// `groups` pools of `pages` pages.
     pub fn new(groups: usize, pages: usize) -> Book {
         let groups = (0..groups).map(|_| Group { pool: Pool::new(pages), moves: Vec::new() }).collect();
-        Book { groups, seqs: BTreeMap::new(), next: 0 }
+        Book { groups, seqs: BTreeMap::new(), next: 0, tree: Tree::default() }
     }
 
     /// Opens an empty sequence.
@@ -70,7 +78,7 @@ impl Book {
         for (group, table) in self.groups.iter_mut().zip(&entry.tables) {
             table.iter().for_each(|&page| group.pool.share(page));
         }
-        let twin = Entry { len: entry.len, rows: 0, tables: entry.tables.clone() };
+        let twin = Entry { len: entry.len, rows: 0, tables: entry.tables.clone(), path: entry.path.clone() };
         Ok(self.add(twin))
     }
 
@@ -89,9 +97,9 @@ impl Book {
         self.seqs.get(&seq).and_then(|e| e.tables.get(group)).map_or(&[], Vec::as_slice)
     }
 
-    /// Free pages, in the fullest group.
+    /// Pages to be had, in the fullest group: free ones, and those that only the prefix tree holds.
     pub fn room(&self) -> usize {
-        self.groups.iter().map(|g| g.pool.free()).min().unwrap_or(0)
+        self.groups.iter().map(|g| g.pool.room()).min().unwrap_or(0)
     }
 
     /// Pages per group.
@@ -101,7 +109,10 @@ impl Book {
 
     /// Pages that [`Book::reserve`] would take, in the group that needs most.
     pub fn need(&self, seq: SeqId, rows: usize) -> usize {
-        self.seqs.get(&seq).map_or(0, |e| self.needs(e, rows).max().unwrap_or(0))
+        let Some(entry) = self.seqs.get(&seq) else { return 0 };
+        let need = self.needs(entry, rows).max().unwrap_or(0);
+        // The one page more goes to a copy that the prefix tree must not cost a sequence its place for.
+        if need > self.room() && rows > 0 && self.own_tail(entry).is_some() { need - 1 } else { need }
     }
 
     fn needs(&self, entry: &Entry, rows: usize) -> impl Iterator<Item = usize> {
@@ -112,15 +123,19 @@ impl Book {
         })
     }
 
-    /// Makes slots `len..len + rows` writable for this sequence alone, all or nothing.
+    /// Makes slots `len..len + rows` writable for this sequence alone, all or nothing. Pages that only the prefix tree
+    /// holds are evicted as they are needed, the least recently used first.
     pub fn reserve(&mut self, seq: SeqId, rows: usize) -> Result<(), KvError> {
         let entry = self.seqs.get(&seq).ok_or(KvError::Unknown(seq))?;
-        for (group, need) in self.groups.iter().zip(self.needs(entry, rows)) {
-            let free = group.pool.free();
-            if need > free {
-                return Err(KvError::Full { need, free, total: group.pool.total() });
-            }
+        let need = self.needs(entry, rows).max().unwrap_or(0);
+        if need > self.room() {
+            let (need, free, total) = (self.need(seq, rows), self.room(), self.total());
+            match self.own_tail(entry).filter(|_| need <= free) {
+                Some(node) => self.drop_below(node),
+                None => return Err(KvError::Full { need, free, total }),
+            };
         }
+        while self.groups.iter().any(|g| g.pool.free() < need.min(g.pool.room())) && self.evict(None, None) {}
         let Some(entry) = self.seqs.get_mut(&seq) else { return Err(KvError::Unknown(seq)) };
         let (len, pages) = (entry.len, (entry.len + rows).div_ceil(PAGE));
         for (group, table) in self.groups.iter_mut().zip(&mut entry.tables) {
@@ -171,6 +186,7 @@ impl Book {
         let Some(entry) = self.seqs.get_mut(&seq) else { return 0 };
         entry.len = entry.len.min(len);
         entry.rows = 0;
+        entry.path.truncate(entry.len / PAGE);
         trim(&mut self.groups, &mut entry.tables, entry.len.div_ceil(PAGE));
         entry.len
     }
@@ -180,11 +196,14 @@ impl Book {
         self.groups.get_mut(group).map(|g| std::mem::take(&mut g.moves)).unwrap_or_default()
     }
 
-    /// Whether the books balance: free + held = total, counts equal references, tables cover their positions.
+    /// Whether the books balance: free + held by sequences + held by the tree alone = total, counts equal references,
+    /// tables cover their positions, the tree's pages are its own.
     pub fn integrity(&self) -> Result<(), String> {
+        self.prefix_integrity()?;
         for (g, group) in self.groups.iter().enumerate() {
             let tables = self.seqs.values().map(|e| e.tables[g].as_slice());
-            group.pool.integrity(tables).map_err(|e| format!("KV group {g}: {e}"))?;
+            let tree = self.tree.pages().map(|(_, n)| n.pages[g]);
+            group.pool.integrity(tables, tree).map_err(|e| format!("KV group {g}: {e}"))?;
             for (id, e) in &self.seqs {
                 let want = (e.len + e.rows).div_ceil(PAGE);
                 if e.tables[g].len() != want {

@@ -3,7 +3,9 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`book`] | the bookkeeping, which knows no device: who holds which page, and which positions must be copied |
+//! | [`prefix`] | keys, limits, counts and events of the cache of prefixes, and why it missed |
 //! | [`layer`] | where a model layer's K and V live |
+//! | [`tier`] | the room `kv.tier`: where cached pages go beside memory |
 //! | [`codec`] | the room `kv.codec`: how a stored element is written |
 //! | [`Kv`] | the book together with the device's pages |
 //!
@@ -15,13 +17,18 @@ pub mod book;
 pub mod codec;
 pub mod layer;
 mod pool;
+pub mod prefix;
+mod spill;
+pub mod tier;
 
-use tamp_base::ids::{PAGE, PageId, SeqId};
+use tamp_base::ids::{PAGE, PageId, SeqId, Token};
 use tamp_kernels::device::{DeviceError, KvShape, Move};
 
 pub use book::Book;
 pub use layer::LayerView;
+pub use prefix::{Hot, KvEvent, Miss, PrefixCounts, PrefixKey, PrefixLimits, Reason};
 pub use tamp_kernels::device::Device;
+pub use tier::{Tier, TierCounts, TierCtx};
 
 /// What the memory can refuse.
 #[derive(Debug, thiserror::Error)]
@@ -69,13 +76,15 @@ pub struct Kv<D: Device> {
     book: Book,
     shapes: Vec<KvShape>,
     pages: Vec<D::Pages>,
+    tier: Box<dyn Tier>,
 }
 
 impl<D: Device> Kv<D> {
     /// Makes `pages_per_group` pages of every group.
     pub fn new(device: &D, groups: &[KvShape], pages_per_group: usize) -> Result<Self, KvError> {
         let pages = groups.iter().map(|g| device.pages(g, pages_per_group)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Kv { book: Book::new(groups.len(), pages_per_group), shapes: groups.to_vec(), pages })
+        let book = Book::new(groups.len(), pages_per_group);
+        Ok(Kv { book, shapes: groups.to_vec(), pages, tier: tier::nowhere() })
     }
 
     /// Opens an empty sequence.
@@ -114,7 +123,7 @@ impl<D: Device> Kv<D> {
         self.book.need(seq, rows)
     }
 
-    /// Free pages, in the fullest group.
+    /// Pages to be had, in the fullest group: free ones, and those that only the prefix tree holds.
     pub fn room(&self) -> usize {
         self.book.room()
     }
@@ -146,6 +155,26 @@ impl<D: Device> Kv<D> {
         self.book.rewind(seq, len)
     }
 
+    /// [`Book::publish`]
+    pub fn publish(&mut self, seq: SeqId, root: PrefixKey, tokens: &[Token]) -> usize {
+        self.book.publish(seq, root, tokens)
+    }
+
+    /// [`Book::matched`]
+    pub fn matched(&self, root: &PrefixKey, tokens: &[Token]) -> usize {
+        self.book.matched(root, tokens)
+    }
+
+    /// [`Book::adopt`]
+    pub fn adopt(&mut self, seq: SeqId, root: PrefixKey, tokens: &[Token], most: usize) -> usize {
+        self.book.adopt(seq, root, tokens, most)
+    }
+
+    /// [`Book::explain`]
+    pub fn explain(&self, root: &PrefixKey, tokens: &[Token]) -> Miss {
+        self.book.explain(root, tokens)
+    }
+
     /// Queued copies of a group, in order; the forward pass runs them before anything else.
     pub fn take_moves(&mut self, group: usize) -> Vec<Move> {
         self.book.take_moves(group)
@@ -164,6 +193,11 @@ impl<D: Device> Kv<D> {
     /// Where a model layer's K and V live. Groups hold consecutive layers.
     pub fn layer(&self, layer: usize) -> LayerView {
         LayerView::of(&self.shapes, layer)
+    }
+
+    /// The bookkeeping: limits, counts, events and the hottest entries of the prefix cache.
+    pub fn book(&self) -> &Book {
+        &self.book
     }
 
     /// The bookkeeping, for policies that decide who holds pages.

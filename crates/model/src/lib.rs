@@ -28,3 +28,4 @@ pub use error::ModelError;
 pub use load::{LoadOptions, Model};
 pub use matrices::Made;
 pub use run::Run;
+pub use tamp_kernels::numerics::NUMERICS;

@@ -26,6 +26,8 @@ use tamp_weights::testing::{Arch, Tiny};
 #[derive(Clone, Debug, PartialEq)]
 enum Call {
     Copy(Vec<Move>),
+    ReadPage(PageId),
+    WritePage(PageId),
     Embed(Vec<Token>),
     A(usize, u32),
     B(usize),
@@ -131,6 +133,13 @@ impl Device for Mock {
     }
     fn copy_pages(&self, _: &mut (), moves: &[Move]) {
         self.note(Call::Copy(moves.to_vec()));
+    }
+    fn read_page(&self, _: &(), page: PageId, _: &mut Vec<u8>) {
+        self.note(Call::ReadPage(page));
+    }
+    fn write_page(&self, _: &mut (), page: PageId, _: &[u8]) -> Result<(), DeviceError> {
+        self.note(Call::WritePage(page));
+        Ok(())
     }
     fn read_back(&self, _: &(), what: Read) {
         self.note(Call::Read(format!("{what:?}")));

@@ -1,4 +1,4 @@
-//! Which tokens stay: top-k, top-p, min-p, without sorting the vocabulary.
+//! Which tokens stay: top-nσ, top-k, typical, top-p, min-p, XTC; sorting the vocabulary only where typical has it whole.
 //!
 //! All work on logits already divided by the temperature; the order of candidates is (logit down, id up).
 
@@ -76,6 +76,68 @@ pub(crate) fn min_p(list: &mut Vec<Candidate>, p: f64, max: f64) {
     }
 }
 
+/// The lowest logit that stays: `n` standard deviations of the logits below the best. -inf where `n` is 0.
+///
+/// Ruled-out tokens (-inf) are none of the distribution.
+pub(crate) fn sigma_floor(all: impl Iterator<Item = f64> + Clone, n: f64, max: f64) -> f64 {
+    if n == 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    let finite = || all.clone().filter(|x| x.is_finite());
+    let (mut count, mut sum) = (0.0f64, 0.0);
+    finite().for_each(|x| (count, sum) = (count + 1.0, sum + x));
+    let mean = sum / count.max(1.0);
+    let squares: f64 = finite().map(|x| (x - mean) * (x - mean)).sum();
+    max - n * libm::sqrt(squares / count.max(1.0))
+}
+
+/// The largest logit of a list.
+pub(crate) fn best_of(list: &[Candidate]) -> f64 {
+    list.iter().fold(f64::NEG_INFINITY, |m, c| m.max(c.0))
+}
+
+/// Keeps the tokens whose surprise is nearest to the entropy, as few as reach the probability `p`. Of equal distances the
+/// likelier token comes first, then the lower id. Leaves the list in the order of ids.
+pub(crate) fn typical(list: &mut Vec<Candidate>, p: f64) {
+    if p >= 1.0 {
+        return;
+    }
+    let max = best_of(list);
+    let total: f64 = list.iter().map(|c| weight(c.0 - max)).sum();
+    let log_total = libm::log(total);
+    let surprise = |c: &Candidate| log_total - (c.0 - max);
+    let entropy: f64 = list
+        .iter()
+        .map(|c| (weight(c.0 - max), c))
+        .filter(|(w, _)| *w > 0.0)
+        .map(|(w, c)| w / total * surprise(c))
+        .sum();
+    let mut near: Vec<(f64, Candidate)> = list
+        .iter()
+        .filter(|c| weight(c.0 - max) > 0.0)
+        .map(|c| ((surprise(c) - entropy).abs(), *c))
+        .collect();
+    near.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then_with(|| order(&a.1, &b.1)));
+    let mut mass = 0.0;
+    let last = near.iter().position(|(_, c)| {
+        mass += weight(c.0 - max);
+        mass >= p * total
+    });
+    near.truncate(last.map_or(near.len(), |i| i + 1));
+    *list = near.into_iter().map(|n| n.1).collect();
+    list.sort_unstable_by_key(|c| c.1);
+}
+
+/// Leaves out every token with at least the probability `threshold` but the least likely of them (the highest id among
+/// equals); nothing where fewer than two reach it.
+pub(crate) fn exclude_top(list: &mut Vec<Candidate>, threshold: f64) {
+    let max = best_of(list);
+    let total: f64 = list.iter().map(|c| weight(c.0 - max)).sum();
+    let reaches = |c: &Candidate| weight(c.0 - max) >= threshold * total && c.0 > f64::NEG_INFINITY;
+    let Some(least) = list.iter().filter(|c| reaches(c)).copied().max_by(order) else { return };
+    list.retain(|c| !reaches(c) || c.1 == least.1);
+}
+
 /// Logits this far below the best weigh less than 2^-57 of it each and count as nothing in every sum.
 const FLOOR: f64 = 40.0;
 
@@ -127,6 +189,55 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn typical_keeps_the_shortest_run_of_least_distance(list in lists(), p in 0.01f64..1.0) {
+            let max = max(&list);
+            let mut got = list.clone();
+            typical(&mut got, p);
+            let total: f64 = list.iter().map(|c| (c.0 - max).exp()).sum();
+            let prob = |c: &Candidate| (c.0 - max).exp() / total;
+            let entropy: f64 = list.iter().map(|c| -prob(c) * prob(c).ln()).sum();
+            let far = |c: &Candidate| (-prob(c).ln() - entropy).abs();
+            let mass = |of: &[Candidate]| of.iter().map(prob).sum::<f64>();
+            prop_assert!(mass(&got) >= p - 1e-9);
+            // no token left out is nearer than one kept, and without the farthest the mass is short
+            let worst = got.iter().copied().max_by(|a, b| far(a).total_cmp(&far(b))).unwrap();
+            for c in list.iter().filter(|c| !got.contains(c)) {
+                prop_assert!(far(c) >= far(&worst) - 1e-9);
+            }
+            prop_assert!(mass(&got) - prob(&worst) <= p + 1e-9);
+            prop_assert!(got.is_sorted_by_key(|c| c.1));
+        }
+
+        #[test]
+        fn xtc_leaves_one_of_the_likeliest(list in lists(), threshold in 0.0f64..0.5) {
+            let max = max(&list);
+            let total: f64 = list.iter().map(|c| (c.0 - max).exp()).sum();
+            prop_assume!(list.iter().all(|c| ((c.0 - max).exp() / total - threshold).abs() > 1e-9));
+            let mut got = list.clone();
+            exclude_top(&mut got, threshold);
+            let over = sorted(list.iter().copied().filter(|c| (c.0 - max).exp() / total >= threshold).collect());
+            let keep = over.last().copied();
+            let want: Vec<Candidate> =
+                list.iter().copied().filter(|c| !over.contains(c) || Some(*c) == keep).collect();
+            // With a threshold of almost nothing even weightless tokens count.
+            if threshold > 1e-6 {
+                prop_assert_eq!(got, want);
+            }
+        }
+
+        #[test]
+        fn top_n_sigma_keeps_by_distance_in_deviations(list in lists(), n in 0.1f64..4.0) {
+            let max = max(&list);
+            let masked = list.iter().map(|c| c.0).chain([f64::NEG_INFINITY; 3]);
+            let floor = sigma_floor(masked, n, max);
+            let count = list.len() as f64;
+            let mean = list.iter().map(|c| c.0).sum::<f64>() / count;
+            let sd = (list.iter().map(|c| (c.0 - mean).powi(2)).sum::<f64>() / count).sqrt();
+            prop_assert!((floor - (max - n * sd)).abs() < 1e-9);
+            prop_assert_eq!(sigma_floor(list.iter().map(|c| c.0), 0.0, max), f64::NEG_INFINITY);
+        }
+
         #[test]
         fn top_k_is_the_head_of_the_sorted_list(list in lists(), k in 0usize..400) {
             let got = top_k(list.iter().copied(), k);

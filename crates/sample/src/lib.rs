@@ -5,11 +5,14 @@
 //! | [`noise`] | Gumbel noise as a function of (seed, choice, position, token) |
 //! | [`params`] | what a request may ask of the chain, checked |
 //! | [`chain`] | the ordered stages and the choice; its state lives with its sequence |
+//! | [`dry`] | which tokens would prolong a repeated sequence |
 //! | [`stop`] | stop strings, and why a sequence ended |
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod dry;
 mod filter;
+mod mirostat;
 pub mod noise;
 pub mod params;
 pub mod stop;
@@ -50,6 +53,14 @@ pub enum SampleError {
     Nan {
         /// position of the token to choose
         position: usize,
+    },
+    /// The constraint cannot go on.
+    #[error("no token can be chosen at position {position}: {why}")]
+    Constraint {
+        /// position of the token to choose
+        position: usize,
+        /// what the grammar says
+        why: String,
     },
     /// Every token is ruled out.
     #[error("no token is allowed at position {position}: every logit is -inf")]

@@ -48,6 +48,12 @@ impl Row {
         mix(self.key.wrapping_add(u64::from(token).wrapping_add(1).wrapping_mul(GOLDEN)))
     }
 
+    /// A uniform number strictly between 0 and 1 for a choice that is not one of tokens; independent of every token's bits.
+    pub fn coin(&self) -> f64 {
+        // Another key, so that no token's counter meets it.
+        uniform(mix(mix(self.key ^ 0x636f_696e_2066_6c69).wrapping_add(GOLDEN)))
+    }
+
     /// Standard Gumbel noise of a token.
     pub fn gumbel(&self, token: Token) -> f64 {
         gumbel(self.bits(token))
@@ -57,9 +63,13 @@ impl Row {
 /// `-ln(-ln u)` with u from the upper 52 bits, strictly between 0 and 1. The logarithm is `libm`'s, in software, so
 /// that the bits do not depend on the platform.
 pub(crate) fn gumbel(bits: u64) -> f64 {
+    -libm::log(-libm::log(uniform(bits)))
+}
+
+/// Strictly between 0 and 1.
+fn uniform(bits: u64) -> f64 {
     // 52 bits, not 53: the half keeps u off both ends and still fits the significand.
-    let u = ((bits >> 12) as f64 + 0.5) * (1.0 / (1u64 << 52) as f64);
-    -libm::log(-libm::log(u))
+    ((bits >> 12) as f64 + 0.5) * (1.0 / (1u64 << 52) as f64)
 }
 
 /// `BOUND(n)`: no bits with exactly `n` leading ones have a Gumbel value above it.
@@ -87,11 +97,17 @@ mod tests {
 
     type Axis = fn(u64) -> u64;
 
-    const AXES: [(&str, Axis); 4] = [
+    const AXES: [(&str, Axis); 5] = [
         ("seed", |i| Noise::new(i, 0).at(7).bits(11)),
         ("choice", |i| Noise::new(3, i as u32).at(7).bits(11)),
         ("position", |i| Noise::new(3, 0).at(i as usize).bits(11)),
         ("token", |i| Noise::new(3, 0).at(7).bits(i as u32)),
+        // 52 bits, moved to the top: the lowest byte is filled from elsewhere
+        ("coin", |i| {
+            let u = Noise::new(3, 0).at(i as usize).coin();
+            let bits = (u * (1u64 << 52) as f64) as u64;
+            bits << 12 | bits >> 40
+        }),
     ];
 
     #[test]

@@ -33,6 +33,25 @@ pub enum Error {
     /// The chat template parses but fails on this conversation.
     #[error("the chat template refuses this conversation: {0}")]
     Render(String),
+    /// A request for a constrained answer that cannot be met.
+    #[error("`{field}` cannot be used: {why}")]
+    Grammar {
+        /// the field, as requests call it
+        field: String,
+        /// what is wrong with it
+        why: String,
+    },
+    /// A token that the grammar does not allow where it came.
+    #[error("the grammar does not allow the token {token} (`{text}`) here")]
+    OffGrammar {
+        /// the token
+        token: u32,
+        /// how the model's file spells it
+        text: String,
+    },
+    /// The grammar's parser gave up on this answer.
+    #[error("the grammar cannot go on with this answer: {0}")]
+    Parser(String),
 }
 
 impl From<MetaError> for Error {

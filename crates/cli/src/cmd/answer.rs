@@ -34,6 +34,7 @@ pub fn request(prompt: Vec<u32>, a: &SampleArgs, cancel: &Cancel) -> Request {
         ignore_eos: a.ignore_eos,
         received: None,
         cancel: cancel.clone(),
+        ..Request::default()
     }
 }
 

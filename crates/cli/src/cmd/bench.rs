@@ -61,7 +61,8 @@ fn batches(ctx: &Ctx, a: &BenchBatchArgs) -> Done {
     sizes.sort_unstable();
     sizes.dedup();
     // Room for the widest batch, and no more context than its streams need.
-    let wish = Wish { batch: sizes.last().copied(), ctx: Some((a.tokens as usize + 64).max(128)) };
+    let ctx_of = (a.tokens as usize + 64).max(128);
+    let wish = Wish { batch: sizes.last().copied(), ctx: Some(ctx_of), ..Wish::default() };
     let mut l = load(ctx, a.model.as_deref(), &a.load, wish)?;
     let row = batch::batch(&mut l.subject(), &text, &sizes, a.tokens as usize)?;
     if ctx.json {

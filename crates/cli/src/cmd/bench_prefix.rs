@@ -15,7 +15,12 @@ pub fn run(ctx: &Ctx, a: &BenchPrefixArgs) -> Done {
     let mut shares = a.shares.clone();
     shares.sort_unstable();
     shares.dedup();
-    let mut l = load(ctx, a.model.as_deref(), &a.load, Wish { ctx: Some(len + 16), ..Wish::default() })?;
+    let mut l = load(
+        ctx,
+        a.model.as_deref(),
+        &a.load,
+        Wish { ctx: Some(len + 16), shares: true, ..Wish::default() },
+    )?;
     let row = prefix(&mut l.subject(), &text, len, &shares, a.repeats as usize)?;
     l.settle()?;
     if ctx.json {

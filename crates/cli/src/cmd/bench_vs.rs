@@ -29,7 +29,7 @@ pub fn run(ctx: &Ctx, a: &BenchVsArgs) -> Done {
     let loads: Vec<Load> = a.work.iter().map(|w| sizes(a, *w)).collect();
     let room = loads.iter().map(|l| l.prompt + l.tokens).max().unwrap_or(0) + 16;
     let streams = loads.iter().map(|l| l.streams).max().unwrap_or(1);
-    let wish = Wish { batch: Some(streams), ctx: Some(room) };
+    let wish = Wish { batch: Some(streams), ctx: Some(room), ..Wish::default() };
     let mut l = load(ctx, a.model.as_deref(), &a.load, wish)?;
     for (i, load) in loads.into_iter().enumerate() {
         // The Python peers hold their memory for the sizes of one work.

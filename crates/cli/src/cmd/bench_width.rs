@@ -28,7 +28,7 @@ pub fn run(ctx: &Ctx, a: &BenchWidthArgs) -> Done {
 
 fn whole(ctx: &Ctx, a: &BenchWidthArgs, model: &str) -> Done {
     let rounds = a.rounds as usize;
-    let wish = Wish { batch: Some(engine::STREAMS), ctx: Some(engine::positions(rounds)) };
+    let wish = Wish { batch: Some(engine::STREAMS), ctx: Some(engine::positions(rounds)), ..Wish::default() };
     let mut l = load(ctx, Some(model), &a.load, wish)?;
     let row = engine::engine(&mut l.subject(), PROSE, rounds)?;
     l.settle()?;

@@ -49,7 +49,7 @@ enum Next {
 
 /// Talks until the person leaves.
 pub fn run(ctx: &Ctx, a: &ChatArgs) -> Done {
-    let loaded = load(ctx, a.model.as_deref(), &a.load, Wish::default())?;
+    let loaded = load(ctx, a.model.as_deref(), &a.load, Wish { shares: true, ..Wish::default() })?;
     let prompter = Prompter::new(loaded.template.as_deref(), loaded.engine.tokenizer())?;
     let running = Arc::new(Mutex::new(None));
     on_ctrl_c(&running, true);

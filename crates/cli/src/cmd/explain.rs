@@ -18,7 +18,12 @@ const RATES: [f64; 3] = [0.5, 0.7, 0.9];
 
 /// Loads the model and prints the accepted plan: facts are read off what stands, not off intentions.
 pub fn run(ctx: &Ctx, a: &ExplainArgs) -> Done {
-    let l = load(ctx, a.model.as_deref(), &a.load, Wish { batch: a.batch.map(|b| b as usize), ctx: None })?;
+    let l = load(
+        ctx,
+        a.model.as_deref(),
+        &a.load,
+        Wish { batch: a.batch.map(|b| b as usize), ..Wish::default() },
+    )?;
     let table = widths::find(ctx, &widths::Key::of(&l));
     let wall = table.as_ref().and_then(|t| Some((t, t.widths().ok()?)));
     if ctx.json {

@@ -107,6 +107,9 @@ pub struct Wish {
     pub batch: Option<usize>,
     /// positions per sequence, when nothing else says so
     pub ctx: Option<usize>,
+    /// prompts that begin alike share what they computed, when nothing else says so. Measurements of a prompt's own
+    /// speed do not wish it: their second round would find the first one's pages
+    pub shares: bool,
 }
 
 /// Loads with a progress bar. `--threads` and `--ctx` are short for knobs of the core.
@@ -120,6 +123,11 @@ pub fn load(ctx: &Ctx, model: Option<&str>, a: &LoadArgs, wish: Wish) -> Done<Lo
             settings.add_set(&format!("{key}={v}"), &format!("--{name}"))?;
         } else if let Some(v) = wish.filter(|_| settings.knob(&key).is_none()) {
             settings.add_set(&format!("{key}={v}"), "the command line")?;
+        }
+    }
+    for room in ["kv.prefix=tree", "engine.coalesce=prefix"].iter().filter(|_| wish.shares) {
+        if room.split_once('=').is_some_and(|(r, _)| settings.used(r).is_none()) {
+            settings.add_use(room, "the command line")?;
         }
     }
     let path = ctx.finder().find(model)?;

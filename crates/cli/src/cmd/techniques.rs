@@ -96,6 +96,7 @@ fn values(kind: &KnobKind) -> Value {
         KnobKind::Float(min, max) => json!({ "type": "float", "min": min, "max": max }),
         KnobKind::Bool => json!({ "type": "bool" }),
         KnobKind::Choice(of) => json!({ "type": "choice", "of": of }),
+        KnobKind::Text => json!({ "type": "text" }),
     }
 }
 

@@ -2,8 +2,14 @@
 //!
 //! A policy reserves what it hands out: after [`Policy::choose`] every part's rows are writable. It never loses a
 //! sequence: one that gives its pages up is computed again later and says the same. It reads no clock but `now`.
+//!
+//! A member is an order, in a file of its own; what all do alike is in `pack`.
 
 mod fcfs;
+mod pack;
+mod priority;
+mod sjf;
+mod tenant;
 
 use std::time::Duration;
 
@@ -40,6 +46,8 @@ pub struct Line {
     pub received: Duration,
     /// must be done by then
     pub deadline: Option<Duration>,
+    /// tokens that its answer still gets, as the room `engine.forecast` has it
+    pub expect: Option<usize>,
 }
 
 /// What a sequence took in a step, told after it.
@@ -64,12 +72,34 @@ pub struct PolicyCtx {
     pub chunk: usize,
     /// sequences per forward pass, at most; not above `chunk`
     pub batch: usize,
+    /// rows that prompts may take of a pass in which answers are under way; at least 1
+    pub share: usize,
+}
+
+/// The memory as a policy sees it.
+pub struct Desk<'a> {
+    /// who holds which pages
+    pub book: &'a mut Book,
+    begin: &'a mut dyn FnMut(&mut Book, SeqId) -> usize,
+}
+
+impl<'a> Desk<'a> {
+    /// `begin` gives an empty sequence what is cached of its tokens and returns how many that are.
+    pub fn new(book: &'a mut Book, begin: &'a mut dyn FnMut(&mut Book, SeqId) -> usize) -> Desk<'a> {
+        Desk { book, begin }
+    }
+
+    /// Gives a sequence that is about to start what is cached of its tokens, and returns how many that are: the last
+    /// known token is always left. To be called before its rows are counted; who does not start then goes back to 0.
+    pub fn begin(&mut self, seq: SeqId) -> usize {
+        (self.begin)(self.book, seq)
+    }
 }
 
 /// Chooses who takes part in the next forward pass.
 pub trait Policy: Send {
     /// `lines` come in order of arrival.
-    fn choose(&mut self, lines: &[Line], book: &mut Book, now: Duration) -> Turn;
+    fn choose(&mut self, lines: &[Line], desk: &mut Desk<'_>, now: Duration) -> Turn;
     /// Learns what a step really took.
     fn charge(&mut self, _: &[Charge]) {}
     /// Forgets a sequence that ended.
@@ -77,4 +107,5 @@ pub trait Policy: Send {
 }
 
 /// The members; the default first.
-pub static TABLE: Table<dyn Policy, PolicyCtx> = Table { room: "engine.policy", rows: &[&fcfs::ENTRY] };
+pub static TABLE: Table<dyn Policy, PolicyCtx> =
+    Table { room: "engine.policy", rows: &[&fcfs::ENTRY, &priority::ENTRY, &tenant::ENTRY, &sjf::ENTRY] };

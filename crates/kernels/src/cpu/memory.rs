@@ -69,6 +69,32 @@ impl Pages {
         Writer { pages: self, layer, k, v }
     }
 
+    /// Bytes of K (and of V) of one page.
+    fn half(&self) -> usize {
+        self.shape.layers * self.shape.heads * self.shape.head_dim * PAGE * self.size
+    }
+
+    /// Appends a page's K, then its V; nothing for a page that is none.
+    pub fn read(&self, page: PageId, out: &mut Vec<u8>) {
+        let at = page.0 as usize * self.half();
+        for part in [&self.k, &self.v] {
+            out.extend_from_slice(part.get(at..at + self.half()).unwrap_or(&[]));
+        }
+    }
+
+    /// Replaces a page by what [`Pages::read`] gave.
+    pub fn replace(&mut self, page: PageId, bytes: &[u8]) -> Result<(), DeviceError> {
+        let (half, exists) = (self.half(), (page.0 as usize) < self.pages);
+        if !exists || bytes.len() != 2 * half {
+            let want = if exists { 2 * half } else { 0 };
+            return Err(DeviceError::Page { page: page.0, want, got: bytes.len() });
+        }
+        let at = page.0 as usize * half;
+        self.k[at..at + half].copy_from_slice(&bytes[..half]);
+        self.v[at..at + half].copy_from_slice(&bytes[half..]);
+        Ok(())
+    }
+
     /// Copies positions, all layers, in order.
     pub fn copy(&mut self, moves: &[Move]) {
         let (hd, size) = (self.shape.head_dim, self.size);
@@ -133,6 +159,45 @@ impl Writer<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_read_here_and_written_there_is_the_same_to_every_head() {
+        for kind in [Kind::F16, Kind::F32] {
+            let shape = KvShape { layers: 3, heads: 2, head_dim: 32, kind };
+            let (mut a, mut b) = (Pages::new(&shape, 4).unwrap(), Pages::new(&shape, 6).unwrap());
+            let rung = crate::rung::find("portable").unwrap();
+            for (layer, head, at) in
+                (0..3).flat_map(|l| (0..2).flat_map(move |h| (0..PAGE).map(move |at| (l, h, at))))
+            {
+                let row = |n: usize| -> Vec<f32> { (0..32).map(|d| (n * 100 + d) as f32 / 7.0).collect() };
+                let n = (layer * 2 + head) * PAGE + at;
+                let slot = Slot { page: PageId(2), offset: at as u8 };
+                // SAFETY: one thread; heads are 32 wide.
+                unsafe { a.writer(layer).write(rung, slot, head, &row(n), &row(n + 1000)) };
+            }
+            let mut bytes = vec![9];
+            a.read(PageId(2), &mut bytes);
+            assert_eq!(bytes.len() - 1, shape.page_bytes());
+            b.replace(PageId(5), &bytes[1..]).unwrap();
+            let half = 32 * PAGE * a.size();
+            for (layer, head) in (0..3).flat_map(|l| (0..2).map(move |h| (l, h))) {
+                let part = |p: *const u8| {
+                    // SAFETY: a head of a page has `head_dim` times 16 elements, of K as of V.
+                    unsafe { std::slice::from_raw_parts(p, half) }.to_vec()
+                };
+                assert_eq!(part(a.k(layer, PageId(2), head)), part(b.k(layer, PageId(5), head)));
+                assert_eq!(part(a.v(layer, PageId(2), head)), part(b.v(layer, PageId(5), head)));
+                assert!(part(b.k(layer, PageId(4), head)).iter().all(|&x| x == 0));
+            }
+            assert!(b.replace(PageId(6), &bytes[1..]).is_err(), "no such page");
+            assert!(b.replace(PageId(0), &bytes).is_err(), "a byte too many");
         }
     }
 }

@@ -189,3 +189,60 @@ impl Rng {
         &of[self.below(of.len())]
     }
 }
+
+/// A byte-level tokenizer: every byte, a few longer words, control tokens and two end tokens (`<|end|>`, `<|im_end|>`).
+pub fn small_tokenizer() -> Arc<Tokenizer> {
+    small_tokenizer_with(&["<|end|>", "<|im_end|>", "[TOOL_CALLS]", "<|python_tag|>"])
+}
+
+/// The same with these control tokens; the first is the declared end.
+pub fn small_tokenizer_with(control: &[&str]) -> Arc<Tokenizer> {
+    // GPT-2's spelling of bytes.
+    let spell = |b: u8| match b {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(b),
+        0..=0x20 => char::from_u32(0x100 + u32::from(b)).unwrap(),
+        0x7f..=0xa0 => char::from_u32(0x121 + u32::from(b) - 0x7f).unwrap(),
+        0xad => '\u{143}',
+    };
+    let mut tokens: Vec<String> = (0..=255).map(|b| spell(b).to_string()).collect();
+    let mut merges = vec![];
+    for word in
+        ["{\"", "\":", " \"", "\"}", "na", "name", "ar", "arg", "tr", "true", "\",", "},", "00", "<t", "ĊĊ"]
+    {
+        let spelled: String =
+            if word.starts_with('Ċ') { word.into() } else { word.bytes().map(spell).collect() };
+        let cut = (1..spelled.len())
+            .filter(|&i| spelled.is_char_boundary(i))
+            .find(|&i| [&spelled[..i], &spelled[i..]].iter().all(|p| tokens.iter().any(|t| t == p)));
+        if let Some(i) = cut {
+            merges.push(format!("{} {}", &spelled[..i], &spelled[i..]));
+        }
+        tokens.push(spelled);
+    }
+    let mut types = vec![1u64; tokens.len()];
+    for c in control {
+        tokens.push((*c).into());
+        types.push(3);
+    }
+    let end = (types.len() - control.len()) as u32;
+    let mut meta = Meta::default();
+    meta.set("tokenizer.ggml.model", Value::Str("gpt2".into()));
+    meta.set("tokenizer.ggml.pre", Value::Str("gpt-2".into()));
+    meta.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens.into_iter().collect())));
+    meta.set("tokenizer.ggml.token_type", Value::Array(Array::Uint(IntKind::B32, types)));
+    meta.set("tokenizer.ggml.merges", Value::Array(Array::Str(merges.into_iter().collect())));
+    meta.set("tokenizer.ggml.eos_token_id", Value::U32(end));
+    Arc::new(Tokenizer::from_meta(&meta).unwrap())
+}
+
+/// The tokenizer of a model in the local store (`TAMP_STORE`); none, with a line, when it is not there.
+pub fn stored_tokenizer(name: &str) -> Option<Arc<Tokenizer>> {
+    let path = std::env::var_os("TAMP_STORE").map(|s| PathBuf::from(s).join(format!("{name}.gguf")));
+    match path.filter(|p| p.is_file()) {
+        Some(path) => Some(Arc::new(Tokenizer::from_meta(&gguf_meta(&path)).unwrap())),
+        None => {
+            println!("SKIPPED: TAMP_STORE has no {name}.gguf");
+            None
+        }
+    }
+}

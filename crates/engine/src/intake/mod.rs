@@ -1,5 +1,7 @@
 //! The bounded queue through which other threads hand requests in.
 
+pub mod coalesce;
+
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::time::Duration;

@@ -1,0 +1,49 @@
+//! What every request may use.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tamp_base::settings::Settings;
+
+use crate::drain::Drain;
+use crate::keys::Keys;
+use crate::layer::host::Hosts;
+use crate::limits::Limits;
+use crate::model::Models;
+use crate::observe::Observers;
+
+/// The server's state; shared by all requests.
+pub struct App {
+    /// the models
+    pub models: Box<dyn Models>,
+    /// bounds
+    pub limits: Limits,
+    /// who may ask; without keys everybody who can connect, which is this machine
+    pub keys: Option<Arc<Keys>>,
+    /// who watches
+    pub observers: Observers,
+    /// the way out
+    pub drain: Drain,
+    /// which names and pages may talk to us
+    pub hosts: Hosts,
+    /// choices of the rooms `server.*`
+    pub settings: Settings,
+    /// when it began
+    pub started: SystemTime,
+}
+
+impl App {
+    /// With default bounds, no keys and nobody who watches.
+    pub fn new(models: Box<dyn Models>) -> Self {
+        App {
+            models,
+            limits: Limits::default(),
+            keys: None,
+            observers: Observers::default(),
+            drain: Drain::default(),
+            hosts: Hosts::default(),
+            settings: Settings::default(),
+            started: SystemTime::now(),
+        }
+    }
+}

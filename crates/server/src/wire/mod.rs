@@ -1,0 +1,8 @@
+//! What stands in bodies: strict JSON, the tables of fields, conversations.
+
+pub mod fields;
+pub mod form;
+pub mod json;
+pub mod messages;
+pub mod tools;
+pub mod usage;
