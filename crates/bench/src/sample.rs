@@ -135,6 +135,8 @@ pub fn sample<D: Device>(
     note("kv_bytes", json!(plan.kv.bytes));
     note("steps", json!(stats_after.work.target_forwards - stats.work.target_forwards));
     note("preemptions", json!(stats_after.preemptions - stats.preemptions));
+    note("prefix_asked", json!(stats_after.prefix_asked - stats.prefix_asked));
+    note("prefix_hits", json!(stats_after.prefix_hits - stats.prefix_hits));
     note("requests", json!(stats_after.finished - stats.finished));
     note("tokenizer_hash", json!(blake3::hash(&s.engine.tokenizer().compile()).to_hex().as_str()));
     note("tokens_hash", json!(tokens_hash(&requests)));
@@ -170,6 +172,8 @@ pub fn sample<D: Device>(
         counters: [
             ("spec.propose", stats_after.propose, stats.propose),
             ("spec.accept", stats_after.accept, stats.accept),
+            ("kv.prefix", stats_after.reuse, stats.reuse),
+            ("engine.coalesce", stats_after.coalesce, stats.coalesce),
         ]
         .into_iter()
         .map(|(room, after, before)| (member(&plan.techniques, room), acts(after, before)))

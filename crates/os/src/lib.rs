@@ -12,11 +12,8 @@ pub mod lock;
 pub mod map;
 pub mod mem;
 pub mod memory;
-<<<<<<< HEAD
-pub mod process;
-=======
 pub mod private;
->>>>>>> lead
+pub mod process;
 
 /// Held by tests that count the memory of the whole process, so that they do not count each other's.
 #[cfg(test)]
