@@ -30,6 +30,10 @@ pub const METRICS: &[&str] = &[
     "ceiling_gb_s",
     "ceiling_fraction",
     "memory_peak_mb",
+    "total_tok_s",
+    "ttft_p99_ms",
+    "steps",
+    "fair_fraction",
 ];
 
 /// One process, one arm, one measured unit.
@@ -76,6 +80,9 @@ pub struct Sample {
     /// bytes this process held at most
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    /// the requests ran side by side, in one engine
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<Streams>,
     /// measured while its process, or the lab above it, held the machine lock
     #[serde(default)]
     pub decision_grade: bool,
@@ -111,6 +118,40 @@ pub struct Ceiling {
     pub after_gb_s: f64,
     /// bytes of weights one forward reads
     pub weight_bytes: u64,
+}
+
+/// Requests that ran side by side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Streams {
+    /// requests under way at once, at most
+    pub concurrency: usize,
+    /// first request handed in → last token, ns
+    pub wall_ns: u64,
+    /// who asked
+    #[serde(default)]
+    pub tenants: Vec<TenantRun>,
+}
+
+/// What one of several callers got.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TenantRun {
+    /// its name
+    pub name: String,
+    /// its share of service, against the others'
+    pub weight: f64,
+    /// its requests
+    pub requests: usize,
+    /// prompt tokens and new tokens it was served while every tenant still had requests open
+    pub served: u64,
+}
+
+impl Streams {
+    /// Jain's index of served ÷ weight, 1 when all got their weight's share. `None` of fewer than two tenants.
+    pub fn fair(&self) -> Option<f64> {
+        let x: Vec<f64> = self.tenants.iter().map(|t| t.served as f64 / t.weight).collect();
+        let (sum, squares) = (x.iter().sum::<f64>(), x.iter().map(|v| v * v).sum::<f64>());
+        (x.len() > 1 && squares > 0.0).then(|| sum * sum / (x.len() as f64 * squares))
+    }
 }
 
 /// One measured request.
@@ -158,6 +199,10 @@ impl Sample {
     /// | `ceiling_fraction` | weight bytes per second of decode steps ÷ the higher ceiling |
     /// | `bytes_per_token` | weight bytes read ÷ forwards |
     /// | `memory_peak_mb` | what the process held at most, 10⁶ bytes |
+    /// | `total_tok_s` | of requests side by side: new tokens of all ÷ wall time |
+    /// | `ttft_p99_ms` | of those: receipt → first token, 99th percentile |
+    /// | `steps` | of those: forward passes |
+    /// | `fair_fraction` | of those of several tenants: Jain's index of service ÷ weight |
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         let mut m = BTreeMap::new();
         let gaps: Vec<f64> =
@@ -197,6 +242,13 @@ impl Sample {
             // Tokens of one step share its arrival, so a step is a time that is not 0.
             let steps = gaps.iter().filter(|&&ms| ms > 0.0).count() as f64 * 1e3 / spent;
             put("ceiling_fraction", steps * c.weight_bytes as f64 / 1e9 / c.before_gb_s.max(c.after_gb_s));
+        }
+        if let Some(together) = &self.streams {
+            put("total_tok_s", sum(&|r| r.tokens.len() as f64) * 1e9 / together.wall_ns as f64);
+            let ttft: Vec<f64> = self.requests.iter().map(|r| r.first_token_ns as f64 / 1e6).collect();
+            put("ttft_p99_ms", quantile(&ttft, 0.99));
+            put("steps", self.work.target_forwards as f64);
+            put("fair_fraction", together.fair().unwrap_or(f64::NAN));
         }
         if let Some(peak) = self.memory_peak {
             put("memory_peak_mb", peak as f64 / 1e6);
@@ -258,6 +310,26 @@ mod tests {
             ..Sample::default()
         };
         assert_eq!((s.metrics()["decode_tok_s"], s.metrics()["ceiling_fraction"]), (200.0, 0.5));
+    }
+
+    #[test]
+    fn streams_side_by_side_have_a_total_over_the_wall_and_a_fairness() {
+        let tenant = |served, weight| TenantRun { served, weight, ..TenantRun::default() };
+        let streams = |tenants| Some(Streams { concurrency: 2, wall_ns: 50_000_000, tenants });
+        let tokens = |n: u32| RequestRun { tokens: (0..n).collect(), ..request(20_000_000, &[10_000_000]) };
+        let mut s =
+            Sample { requests: vec![tokens(3), tokens(2)], streams: streams(vec![]), ..Sample::default() };
+        s.work.target_forwards = 7;
+        let m = s.metrics();
+        assert_eq!((m["total_tok_s"], m["ttft_p99_ms"], m["steps"]), (100.0, 20.0, 7.0));
+        assert!(!m.contains_key("fair_fraction"));
+        s.streams = streams(vec![tenant(30, 3.0), tenant(10, 1.0)]);
+        assert_eq!(s.metrics()["fair_fraction"], 1.0);
+        s.streams = streams(vec![tenant(40, 1.0), tenant(0, 1.0)]);
+        assert_eq!(s.metrics()["fair_fraction"], 0.5);
+        s.streams = None;
+        assert!(!s.metrics().contains_key("total_tok_s"));
+        assert!(METRICS.iter().filter(|m| m.contains("total_tok") || m.contains("fair")).count() == 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`generate`] | whole requests, the field's benchmark with honest semantics |
 //! | [`sample`] | one process, one record: what the lab spawns |
 //! | [`score`] | likelihoods, divergences and graded answers, for the lab's bounds of quality |
+//! | [`serve`] | callers of a server, over HTTP |
 //! | [`prefix`] | what a shared beginning saves |
 //! | [`ops`] | the published operations, ours beside them |
 //! | [`vs`] | another engine in turn with ours, on the same file and token ids |
@@ -23,6 +24,7 @@ pub mod prefix;
 pub mod prompt;
 pub mod sample;
 pub mod score;
+pub mod serve;
 pub mod single;
 pub mod stats;
 pub mod vs;
@@ -114,14 +116,20 @@ pub enum BenchError {
     /// The other engine is not there.
     #[error("{0}")]
     NoPeer(String),
+    /// A load that cannot be asked.
+    #[error("{0}")]
+    Ask(String),
+    /// A server that does not start, or does not end.
+    #[error("{0}")]
+    Server(String),
     /// A line of the operations' table that cannot be read.
     #[error("line {0} of the table of operations is not seven cells with times in the fourth to sixth")]
     Ops(usize),
     /// The device refused a matrix or a buffer of a workload.
     #[error(transparent)]
     Device(#[from] tamp_kernels::device::DeviceError),
-    /// No memory for the probe.
-    #[error("the ceiling could not be measured: {0}")]
+    /// No memory for the probe of the ceiling, or no process, thread or socket for a load.
+    #[error("the system refused: {0}")]
     Probe(#[from] std::io::Error),
 }
 

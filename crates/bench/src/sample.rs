@@ -14,6 +14,10 @@ use crate::prompt::{Prompt, hash};
 use crate::stats::{ms, since};
 use crate::{BenchError, Subject};
 
+mod streams;
+
+pub use streams::{Caller, Together};
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -31,6 +35,8 @@ pub struct Ask {
     pub stop_at_eos: bool,
     /// the read ceiling is probed before and after
     pub ceiling: bool,
+    /// requests side by side instead of the prompts, which then only warm
+    pub together: Option<Together>,
 }
 
 /// What the process around the engine knows.
@@ -56,7 +62,8 @@ pub fn sample<D: Device>(
     process: Process<'_>,
 ) -> Result<Sample, BenchError> {
     let ready = (process.since_start_ms)();
-    for p in &ask.prompts {
+    let side_by_side = ask.together.as_ref().map(|t| t.asked(s, ask)).transpose()?;
+    for p in ask.prompts.iter().chain(side_by_side.iter().flat_map(|all| all.iter().map(|o| &o.prompt))) {
         s.engine.check(&request(p, ask))?;
     }
     let clock = s.clock();
@@ -73,12 +80,17 @@ pub fn sample<D: Device>(
     let bytes = s.engine.model().weight_bytes();
     let pool = s.pool;
     let loaded = (process.peak)();
-    let (mut seen, mut whole) = (None, !ask.ceiling);
+    let (mut seen, mut whole, mut together) = (None, !ask.ceiling, None);
     let mut measure = || {
         let fresh = (process.forget_peak)();
         let before = (s.engine.stats(), Bindings::now(s), s.pool.runs());
         let mut runs = Vec::new();
-        for _ in 0..ask.repeats {
+        if let (Some(t), Some(all)) = (&ask.together, &side_by_side) {
+            let (all, streams) = t.run(s, all, ask)?;
+            runs = all;
+            together = Some(streams);
+        }
+        for _ in 0..if side_by_side.is_some() { 0 } else { ask.repeats } {
             for p in &ask.prompts {
                 runs.push(run(s, p, ask)?);
             }
@@ -123,8 +135,11 @@ pub fn sample<D: Device>(
     note("kv_bytes", json!(plan.kv.bytes));
     note("steps", json!(stats_after.work.target_forwards - stats.work.target_forwards));
     note("preemptions", json!(stats_after.preemptions - stats.preemptions));
+    note("prefix_asked", json!(stats_after.prefix_asked - stats.prefix_asked));
+    note("prefix_hits", json!(stats_after.prefix_hits - stats.prefix_hits));
     note("requests", json!(stats_after.finished - stats.finished));
     note("tokenizer_hash", json!(blake3::hash(&s.engine.tokenizer().compile()).to_hex().as_str()));
+    note("tokens_hash", json!(tokens_hash(&requests)));
     note("pool_runs", json!(pool_after.all - pool_runs.all));
     note("pool_runs_short", json!(pool_after.short - pool_runs.short));
 
@@ -157,12 +172,15 @@ pub fn sample<D: Device>(
         counters: [
             ("spec.propose", stats_after.propose, stats.propose),
             ("spec.accept", stats_after.accept, stats.accept),
+            ("kv.prefix", stats_after.reuse, stats.reuse),
+            ("engine.coalesce", stats_after.coalesce, stats.coalesce),
         ]
         .into_iter()
         .map(|(room, after, before)| (member(&plan.techniques, room), acts(after, before)))
         .collect(),
         observed,
         memory_peak: loaded.max(seen).filter(|_| whole),
+        streams: together,
         decision_grade: s.decision_grade,
         quality: None,
         more: BTreeMap::new(),
@@ -181,6 +199,18 @@ fn acts(after: Acts, before: Acts) -> Acts {
         declined: after.declined - before.declined,
         acted: after.acted - before.acted,
     }
+}
+
+/// blake3 over the tokens of all answers in order, each behind its number of tokens, as little-endian u32.
+fn tokens_hash(requests: &[RequestRun]) -> String {
+    let mut h = blake3::Hasher::new();
+    for r in requests {
+        h.update(&(r.tokens.len() as u32).to_le_bytes());
+        r.tokens.iter().for_each(|t| {
+            h.update(&t.to_le_bytes());
+        });
+    }
+    h.finalize().to_hex().to_string()
 }
 
 /// The instruction set in a device's name, such as `avx2` of `cpu.avx2`.
@@ -221,6 +251,11 @@ fn run<D: Device>(s: &mut Subject<'_, D>, p: &Prompt, ask: &Ask) -> Result<Reque
         Event::Token { text: t, .. } | Event::Text(t) => text.push_str(t),
         Event::Done(_) => {}
     })?;
+    told(p, text, answer, ask)
+}
+
+/// What an answer was, if it is whole.
+fn told(p: &Prompt, text: String, answer: Answer, ask: &Ask) -> Result<RequestRun, BenchError> {
     let ended = answer.failure.as_ref().map(|f| f.message.clone()).or_else(|| {
         let short = answer.tokens.len() != ask.max_tokens && !ask.stop_at_eos;
         let wrong = !matches!(answer.finish_reason, FinishReason::Length | FinishReason::Stop);

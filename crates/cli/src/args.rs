@@ -1,6 +1,7 @@
 //! The words of the command line. Help and completions are printed from these.
 
 mod bench;
+mod bench_serve;
 mod lab;
 mod serve;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::fail::EXIT_CODES;
 
 pub use bench::*;
+pub use bench_serve::*;
 pub use lab::*;
 pub use serve::*;
 

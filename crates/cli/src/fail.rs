@@ -157,7 +157,7 @@ impl From<BenchError> for Fail {
     fn from(e: BenchError) -> Self {
         match e {
             BenchError::Engine(e) => e.into(),
-            BenchError::Text { .. } | BenchError::Prompt { .. } => Fail::usage(e),
+            BenchError::Text { .. } | BenchError::Prompt { .. } | BenchError::Ask(_) => Fail::usage(e),
             BenchError::NoPeer(_) => Fail::file(e),
             _ => Fail::new(Code::Other, e),
         }

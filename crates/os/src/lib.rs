@@ -13,6 +13,7 @@ pub mod map;
 pub mod mem;
 pub mod memory;
 pub mod private;
+pub mod process;
 
 /// Held by tests that count the memory of the whole process, so that they do not count each other's.
 #[cfg(test)]

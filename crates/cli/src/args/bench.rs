@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::LoadArgs;
+use super::{BenchServeArgs, LoadArgs};
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -36,6 +36,8 @@ pub enum BenchCommand {
     Width(BenchWidthArgs),
     /// What a prompt saves that begins like the one before it: 0 to 95 percent
     Prefix(BenchPrefixArgs),
+    /// Callers of a server, ours or another: latencies, rates, errors, fairness
+    Serve(Box<BenchServeArgs>),
     /// Another engine and ours in turn, on the same file and token ids
     Vs(BenchVsArgs),
     /// The 87 published operations: published, numpy, ours
@@ -95,6 +97,29 @@ pub struct BenchSampleArgs {
     /// Leaves out the read ceiling before and after
     #[arg(long)]
     pub no_ceiling: bool,
+    /// Requests of different text side by side in one engine, so many at once; --prompts then only warm
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Side by side")]
+    pub streams: Option<u32>,
+    /// Requests in all [default: twice --streams]
+    #[arg(long, value_name = "N", requires = "streams", value_parser = clap::value_parser!(u32).range(1..=100_000),
+          help_heading = "Side by side")]
+    pub requests: Option<u32>,
+    /// Tokens that all of them begin with
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "streams", help_heading = "Side by side")]
+    pub shared_tokens: u32,
+    /// Tokens of each behind those
+    #[arg(long, default_value = "16-160", value_name = "FEWEST-MOST", value_parser = super::range, requires = "streams",
+          help_heading = "Side by side")]
+    pub stream_tokens: (usize, usize),
+    /// Who asks: share of the requests, and of the service
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME=LOAD[:WEIGHT],…",
+        requires = "streams",
+        help_heading = "Side by side"
+    )]
+    pub tenants: Vec<String>,
     /// What is measured of the output beyond its tokens.
     #[command(flatten)]
     pub score: ScoreArgs,

@@ -8,7 +8,7 @@ use tamp_bench::{batch, generate, prompt as text, single};
 
 use crate::args::{BenchArgs, BenchBatchArgs, BenchCommand, BenchDecodeArgs, BenchGenerateArgs};
 use crate::cmd::load::{Loaded, Wish, load};
-use crate::cmd::{Ctx, bench_ops, bench_prefix, bench_sample, bench_vs, bench_width, prompt};
+use crate::cmd::{Ctx, bench_ops, bench_prefix, bench_sample, bench_serve, bench_vs, bench_width, prompt};
 use crate::fail::{At, Code, Done, Fail};
 use crate::say;
 
@@ -27,6 +27,7 @@ pub fn run(ctx: &Ctx, command: &BenchCommand) -> Done {
         BenchCommand::Width(a) => bench_width::run(ctx, a),
         BenchCommand::Prefix(a) => bench_prefix::run(ctx, a),
         BenchCommand::Ops(a) => bench_ops::run(ctx, a),
+        BenchCommand::Serve(a) => bench_serve::run(ctx, a),
         BenchCommand::Vs(a) => bench_vs::run(ctx, a),
     }
 }

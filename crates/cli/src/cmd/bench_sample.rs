@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tamp_base::record::{EngineId, Sample};
 use tamp_base::scored::Scored;
 use tamp_bench::prompt::{self, PINNED, Prompt};
-use tamp_bench::sample::{Ask, Process, sample};
+use tamp_bench::sample::{Ask, Process, Together, sample};
 use tamp_bench::score::{Scoring, score};
 use tamp_engine::Params;
 use tamp_text::Tokenizer;
@@ -24,7 +24,12 @@ const PROMPTS: &str = "tamp.bench.prompts";
 
 /// Measures and prints.
 pub fn run(ctx: &Ctx, a: &BenchSampleArgs) -> Done {
-    let mut l = load(ctx, a.model.as_deref(), &a.load, Wish::default())?;
+    let together = together(a)?;
+    let wish = together.as_ref().map_or_else(Wish::default, |t| Wish {
+        batch: Some(t.streams),
+        ctx: Some(t.positions(a.max_tokens as usize) + 16),
+    });
+    let mut l = load(ctx, a.model.as_deref(), &a.load, wish)?;
     let ask = Ask {
         prompts: chosen(a, l.engine.tokenizer())?,
         repeats: a.repeats as usize,
@@ -33,6 +38,7 @@ pub fn run(ctx: &Ctx, a: &BenchSampleArgs) -> Done {
         params: Params { temperature: a.temperature, seed: a.seed, ..Params::default() },
         stop_at_eos: a.stop_at_eos,
         ceiling: !a.no_ceiling,
+        together,
     };
     let file = l.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let mut observed: BTreeMap<String, Value> =
@@ -78,6 +84,18 @@ fn this() -> EngineId {
         revision: env!("TAMP_REVISION").into(),
         dirty: env!("TAMP_DIRTY") == "true",
     }
+}
+
+/// What `--streams` asks for.
+fn together(a: &BenchSampleArgs) -> Done<Option<Together>> {
+    let Some(streams) = a.streams.map(|n| n as usize) else { return Ok(None) };
+    Ok(Some(Together {
+        streams,
+        requests: a.requests.map_or(2 * streams, |n| n as usize),
+        shared: a.shared_tokens as usize,
+        own: a.stream_tokens,
+        callers: a.tenants.iter().map(|t| t.parse()).collect::<Result<_, _>>()?,
+    }))
 }
 
 fn chosen(a: &BenchSampleArgs, t: &Tokenizer) -> Done<Vec<Prompt>> {

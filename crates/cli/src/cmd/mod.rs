@@ -5,6 +5,7 @@ mod bench;
 mod bench_ops;
 mod bench_prefix;
 mod bench_sample;
+mod bench_serve;
 mod bench_vs;
 mod bench_width;
 mod bundle;
