@@ -36,8 +36,7 @@ const SPILL: usize = 8;
 impl<D: Device> Engine<D> {
     /// To be called when a step had nothing to do: keeps cached pages, and computes what will be wanted.
     pub fn idle(&mut self) {
-        let device = self.models[0].device().clone();
-        self.kv.spill_idle(&*device, SPILL);
+        self.keep_pages(SPILL);
         if !self.seqs.is_empty() {
             return;
         }
@@ -49,6 +48,12 @@ impl<D: Device> Engine<D> {
         }
         // The chain of a default request refuses nothing.
         let _ = self.admit_warm(hot.root, Request { prompt: hot.tokens, ..Request::default() });
+    }
+
+    /// Hands up to `most` cached pages to a slower memory, as far as it takes them without a wait.
+    pub fn keep_pages(&mut self, most: usize) {
+        let device = self.models[0].device().clone();
+        self.kv.spill_idle(&*device, most);
     }
 
     /// Saves what is cached before the process ends, for so long at most; whether all of it was saved.
