@@ -26,6 +26,7 @@ pub fn run(ctx: &Ctx, a: &BenchSampleArgs) -> Done {
     let wish = together.as_ref().map_or_else(Wish::default, |t| Wish {
         batch: Some(t.streams),
         ctx: Some(t.positions(a.max_tokens as usize) + 16),
+        ..Wish::default()
     });
     let mut l = load(ctx, a.model.as_deref(), &a.load, wish)?;
     let ask = Ask {
