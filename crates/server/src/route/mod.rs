@@ -69,9 +69,6 @@ pub static ROUTES: &[&Route] = &[
     &embeddings::ROUTE,
     &tokenize::TOKENIZE,
     &tokenize::DETOKENIZE,
-    &metrics::METRICS,
-    &metrics::TRACE,
-    &metrics::STANDING,
     &openapi::ROUTE,
 ];
 
