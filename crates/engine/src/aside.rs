@@ -16,6 +16,9 @@ use crate::rows::Rows;
 use crate::trace::{self, Trace};
 use crate::widths::Widths;
 
+/// A room and the card that was chosen for it.
+type Chosen = (&'static str, &'static Card);
+
 /// State beside the loop; no sequence's.
 pub(crate) struct Aside {
     pub trace: Box<dyn Trace>,
@@ -32,7 +35,7 @@ pub(crate) struct Aside {
 
 impl Aside {
     /// Opens both rooms; their cards are for the plan.
-    pub fn open(settings: &Settings) -> Result<(Aside, [(&'static str, &'static Card); 2]), CardError> {
+    pub fn open(settings: &Settings) -> Result<(Aside, [Chosen; 2]), CardError> {
         let (trace, trace_card) = trace::TABLE.open(&(), settings)?;
         let (pressure, pressure_card) = pressure::TABLE.open(&(), settings)?;
         let cards = [(trace::TABLE.room, trace_card), (pressure::TABLE.room, pressure_card)];

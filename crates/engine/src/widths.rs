@@ -40,7 +40,7 @@ impl Widths {
     pub fn step_ns(&self, rows: f64) -> Option<f64> {
         let known =
             || self.entries.iter().filter(|e| e.steps > 0).map(|e| (e.rows as f64 / 256.0, e.ns as f64));
-        let below = known().filter(|p| p.0 <= rows).last();
+        let below = known().rfind(|p| p.0 <= rows);
         let above = known().find(|p| p.0 > rows);
         match (below, above) {
             (Some((r0, t0)), Some((r1, t1))) => Some(t0 + (t1 - t0) * (rows - r0) / (r1 - r0)),
