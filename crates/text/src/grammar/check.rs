@@ -123,7 +123,11 @@ pub fn tools(tools: &[Tool]) -> Result<(), Error> {
     for (i, t) in tools.iter().enumerate() {
         t.check(i)?;
         if let Some(p) = &t.parameters {
-            schema(&format!("tools[{i}].parameters"), p)?;
+            let field = format!("tools[{i}].parameters");
+            schema(&field, p)?;
+            if p.get("type").is_some_and(|t| t != "object") || !p.is_object() {
+                return Err(refuse(field, "the arguments of a tool are an object"));
+            }
             total += p.to_string().len();
         }
     }

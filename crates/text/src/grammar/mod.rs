@@ -175,7 +175,7 @@ const JSON_SPACE: &str = r"[ \t]{1,2}|\r?\n[ \t]{0,64}";
 
 /// The options that every schema is compiled under, as `llguidance` reads them.
 pub(crate) fn schema_options() -> Value {
-    json!({"whitespace_pattern": JSON_SPACE})
+    json!({"whitespace_pattern": JSON_SPACE, "json_allow_general_unicode_escapes": true})
 }
 
 fn schema(schema: &Value) -> TopLevelGrammar {

@@ -42,6 +42,12 @@ impl Mask {
     }
 }
 
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mask({} of {} tokens)", self.count(), self.0.len())
+    }
+}
+
 /// Where one sequence stands in its grammar. It advances along committed tokens; questions about a draft pass its path and leave
 /// it as it was.
 pub struct State {

@@ -228,9 +228,9 @@ pub fn small_tokenizer_with(control: &[&str]) -> Arc<Tokenizer> {
     let mut meta = Meta::default();
     meta.set("tokenizer.ggml.model", Value::Str("gpt2".into()));
     meta.set("tokenizer.ggml.pre", Value::Str("gpt-2".into()));
-    meta.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens)));
+    meta.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens.into_iter().collect())));
     meta.set("tokenizer.ggml.token_type", Value::Array(Array::Uint(IntKind::B32, types)));
-    meta.set("tokenizer.ggml.merges", Value::Array(Array::Str(merges)));
+    meta.set("tokenizer.ggml.merges", Value::Array(Array::Str(merges.into_iter().collect())));
     meta.set("tokenizer.ggml.eos_token_id", Value::U32(end));
     Arc::new(Tokenizer::from_meta(&meta).unwrap())
 }
