@@ -64,6 +64,18 @@ impl Settings {
         }
     }
 
+    /// Those choices that speak of these rooms: an engine and a server check only their own.
+    pub fn within(&self, rooms: &[Room]) -> Settings {
+        let room = |key: &str| rooms.iter().any(|r| r.name == key);
+        let of_card = |key: &str| {
+            key.rsplit_once('.').and_then(|(id, _)| id.rsplit_once('.')).is_some_and(|(r, _)| room(r))
+        };
+        let keep = |all: &BTreeMap<String, Chosen>, fits: &dyn Fn(&str) -> bool| {
+            all.iter().filter(|(k, _)| fits(k)).map(|(k, c)| (k.clone(), c.clone())).collect()
+        };
+        Settings { uses: keep(&self.uses, &room), sets: keep(&self.sets, &of_card) }
+    }
+
     /// Refuses every room, name and knob that does not exist, listing the known ones. Values are checked when the
     /// member opens.
     pub fn check(&self, rooms: &[Room]) -> Result<(), CardError> {
@@ -160,6 +172,17 @@ mod tests {
         let mut other = set("spec.guess=suffix");
         other.settle(&[TABLE.room()]);
         assert!(other.check(&[TABLE.room()]).is_err());
+    }
+
+    #[test]
+    fn a_part_of_the_choices_is_what_speaks_of_its_rooms() {
+        let mut s = set("spec.propose.suffix.max=2");
+        s.add_set("server.stream.chunked.ms=5", "--set").unwrap();
+        s.add_use("spec.propose=suffix", "--use").unwrap();
+        s.add_use("server.stream=chunked", "--use").unwrap();
+        let part = s.within(&[TABLE.room()]);
+        assert!(part.check(&[TABLE.room()]).is_ok() && s.check(&[TABLE.room()]).is_err());
+        assert_eq!((part.used("spec.propose"), part.all().count()), (Some("suffix"), 2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod lab;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use crate::fail::EXIT_CODES;
 
 pub use bench::*;
 pub use lab::*;
+pub use serve::*;
 
 /// Runs language models on your own machine, measures how fast, and says why.
 #[derive(Debug, Parser)]
@@ -51,6 +53,11 @@ pub enum Command {
     Run(RunArgs),
     /// Talks with a model in the terminal
     Chat(ChatArgs),
+    /// Serves models over HTTP: OpenAI's API, many callers at once
+    Serve(ServeArgs),
+    /// Makes keys for `serve`
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Measures: whole requests, decode, prefill, batches, what more rows cost
     Bench(Bench),
     /// Experiments that can fail: specs, runs, verdicts, the ledger, the report

@@ -18,7 +18,7 @@ use crate::fail::{At, Done, Fail};
 /// Later sources win: the user's file, the current folder's file (or `--config` instead of both), the flags.
 pub fn settings(env: &Env, config: Option<&Path>, uses: &[String], sets: &[String]) -> Done<Settings> {
     let mut s = Settings::default();
-    let rooms = tamp_engine::rooms();
+    let rooms = crate::cmd::rooms();
     for path in files(env, config) {
         read(&path, &mut s)?;
         s.settle(&rooms);

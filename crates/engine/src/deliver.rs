@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tamp_base::ids::SeqId;
 use tamp_kv::Device;
-use tamp_sample::FinishReason;
+use tamp_sample::{FinishReason, SampleError};
 use tamp_spec::SpecError;
 
 use crate::Engine;
@@ -58,6 +58,8 @@ impl<D: Device> Engine<D> {
                 Ok(v) => v,
                 Err(e) => {
                     let cause = match e {
+                        // A grammar that cannot go on within its bounds was the request's.
+                        SpecError::Sample(SampleError::Constraint { .. }) => Cause::Request,
                         SpecError::Sample(_) => Cause::Model,
                         SpecError::Missing { .. } => Cause::Internal,
                     };

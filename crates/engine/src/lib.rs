@@ -60,7 +60,7 @@ pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Answer, Cancel, Cost, Event, Request, Task, Usage, Who};
 pub use rooms::{residency, rooms};
-pub use tamp_sample::{FinishReason, Params};
+pub use tamp_sample::{FinishReason, Params, dry};
 pub use turn::Turn;
 
 /// Rows of the head computed at once. A weight row is read once per this many; more rows only grow the scratch.
@@ -297,7 +297,11 @@ impl<D: Device> Engine<D> {
     }
 
     fn admit(&mut self, request: Request, outlet: Box<dyn Outlet>) -> Result<SeqId, EngineError> {
-        let chain = Chain::new(request.params.clone(), &request.prompt, self.models[0].shape.vocab)?;
+        let (params, vocab) = (request.params.clone(), self.models[0].shape.vocab);
+        let chain = match &request.constraint {
+            Some(g) => Chain::with_constraint(params, &request.prompt, vocab, g)?,
+            None => Chain::new(params, &request.prompt, vocab)?,
+        };
         let speech = Speech::new(Matcher::new(&request.stop)?, request.ignore_eos);
         let received = request.received.unwrap_or_else(|| self.clock.now()).as_nanos() as u64;
         let id = self.kv.open();

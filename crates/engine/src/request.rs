@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tamp_base::ids::{Namespace, TenantId, Token};
 use tamp_sample::{FinishReason, Logprobs, Params};
+use tamp_text::grammar::Grammar;
 
 use crate::error::Failure;
 
@@ -68,6 +69,8 @@ pub struct Request {
     pub who: Who,
     /// what is wanted
     pub task: Task,
+    /// the answer stays inside it
+    pub constraint: Option<Grammar>,
     /// say why no more of the prompt was cached
     pub explain_cache: bool,
     /// on the engine's clock: an answer that is not done by then ends with `finish_reason` `deadline`

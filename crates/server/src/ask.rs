@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tamp_base::ids::Token;
 use tamp_engine::{Cancel, EngineError, Params, Request, Task};
+use tamp_text::grammar::{Grammar, GrammarSpec};
 use tamp_text::{Message, Special};
 
 use crate::answer::Flows;
@@ -41,6 +42,10 @@ pub struct Wish {
     pub task: Task,
     /// from receipt
     pub deadline: Option<Duration>,
+    /// the answer stays inside it
+    pub constraint: Option<Grammar>,
+    /// say why no more of the prompt was cached
+    pub explain_cache: bool,
     /// narrows the prefix cache's namespace
     pub salt: Option<String>,
     /// answers per prompt
@@ -95,6 +100,18 @@ pub fn sampling(form: &Form, model: &Served, app: &App) -> Result<Wish, ApiError
         frequency_penalty: form.num("frequency_penalty").unwrap_or(0.0),
         logit_bias: form.get("logit_bias").map_or(Ok(vec![]), |v| biases(v, app.limits.biases))?,
         seed: form.int("seed").map_or_else(draw, |s| s as u64),
+        top_n_sigma: form.num("top_n_sigma").unwrap_or(0.0),
+        typical_p: form.num("typical_p").unwrap_or(1.0),
+        xtc_probability: form.num("xtc_probability").unwrap_or(0.0),
+        xtc_threshold: form.num("xtc_threshold").unwrap_or(0.1),
+        dry_multiplier: form.num("dry_multiplier").unwrap_or(0.0),
+        dry_base: form.num("dry_base").unwrap_or(1.75),
+        dry_allowed_length: form.count("dry_allowed_length").unwrap_or(2),
+        dry_last_n: form.count("dry_last_n"),
+        dry_breakers: breakers(form, model)?,
+        mirostat: form.count("mirostat").unwrap_or(0) as u32,
+        mirostat_tau: form.num("mirostat_tau").unwrap_or(5.0),
+        mirostat_eta: form.num("mirostat_eta").unwrap_or(0.1),
         ..Params::default()
     };
     let vocab = model.handle.plan().model.vocab;
@@ -105,11 +122,49 @@ pub fn sampling(form: &Form, model: &Served, app: &App) -> Result<Wish, ApiError
         stop: form.get("stop").map_or(Ok(vec![]), stops)?,
         ignore_eos: form.flag("ignore_eos").unwrap_or(false),
         task: Task::Generate,
+        constraint: None,
+        explain_cache: form.flag("explain_cache").unwrap_or(false),
         deadline: form.count("deadline_ms").map(|ms| Duration::from_millis(ms as u64)),
         salt: form.text("cache_salt").map(str::to_string),
         choices: form.int("n").map_or(1, |n| n as u32),
         streams: form.flag("stream").unwrap_or(false),
     })
+}
+
+/// What no repetition runs across, where repetitions are punished: OpenAI has no such field, these are the words of
+/// those who have.
+fn breakers(form: &Form, model: &Served) -> Result<Vec<Token>, ApiError> {
+    const USUAL: [&str; 4] = ["\n", ":", "\"", "*"];
+    let given = form.get("dry_sequence_breakers");
+    if form.num("dry_multiplier").unwrap_or(0.0) == 0.0 {
+        return match given {
+            Some(_) => {
+                let why = "`dry_sequence_breakers` is only for a `dry_multiplier` above 0";
+                Err(ApiError::field("dry_sequence_breakers", why))
+            }
+            None => Ok(vec![]),
+        };
+    }
+    let strings: Vec<String> = match given {
+        None => USUAL.map(String::from).into(),
+        Some(v) => {
+            let texts = v.as_array().map(|a| a.iter().map(|s| s.as_str().map(str::to_string)).collect());
+            let texts: Option<Vec<String>> = texts.flatten();
+            texts.ok_or_else(|| out_of_range("dry_sequence_breakers", v, "an array of texts"))?
+        }
+    };
+    tamp_engine::dry::breakers(model.tokenizer(), &strings)
+        .map_err(|e| ApiError::field("dry_sequence_breakers", e.to_string()))
+}
+
+/// Compiles what the answer has to be.
+///
+/// # Errors
+/// 400 with what is wrong with it.
+pub async fn grammar(model: &Arc<Served>, spec: GrammarSpec) -> Result<Grammar, ApiError> {
+    let model = model.clone();
+    aside(move || model.grammars.compile(&spec).map_err(|e| ApiError::bad("invalid_grammar", e.to_string())))
+        .await
 }
 
 /// A seed nobody chose: 53 bits, so that every JSON reader keeps it exact.
@@ -251,8 +306,9 @@ impl Ask {
                 self.app.observers.admit(&facts)?;
                 let limits = &self.app.limits;
                 let row = self.caller.row.clone();
+                let owes = if choice == 0 { prompt.len() } else { 0 };
                 let (outlet, flow) =
-                    life(facts, self.app.observers.clone(), row, limits.unread, limits.stall);
+                    life(facts, self.app.observers.clone(), row, owes, limits.unread, limits.stall);
                 outlet.queued();
                 let request = Request {
                     prompt: prompt.clone(),
@@ -264,6 +320,8 @@ impl Ask {
                     cancel: Cancel::default(),
                     who: who.clone(),
                     task: wish.task,
+                    constraint: wish.constraint.clone(),
+                    explain_cache: wish.explain_cache,
                     deadline: wish.deadline.map(|d| received + d),
                 };
                 handle.submit(request, Box::new(outlet)).map_err(|e| self.refused(e))?;

@@ -24,6 +24,8 @@ pub struct Life {
     observers: Observers,
     facts: Facts,
     row: Option<Arc<Row>>,
+    /// tokens of the prompt that this sequence pays for; its siblings share them
+    owes: usize,
     last: Option<Instant>,
     tokens: usize,
     over: bool,
@@ -35,11 +37,12 @@ pub struct Flow {
     unread: Arc<AtomicUsize>,
 }
 
-/// Both ends. `row` pays for what the sequence takes.
+/// Both ends. `row` pays for what the sequence takes, and for `owes` tokens of the prompt.
 pub fn life(
     facts: Facts,
     observers: Observers,
     row: Option<Arc<Row>>,
+    owes: usize,
     most: usize,
     stall: Duration,
 ) -> (Life, Flow) {
@@ -54,6 +57,7 @@ pub fn life(
         observers,
         facts,
         row,
+        owes,
         last: None,
         tokens: 0,
         over: false,
@@ -85,9 +89,9 @@ impl Life {
     fn end(&mut self, end: &End) {
         self.over = true;
         if let Some(row) = &self.row
-            && self.tokens > 0
+            && (self.tokens > 0 || end.timings.prompt_rows > 0)
         {
-            row.pay(self.facts.prompt_tokens + end.tokens);
+            row.pay(self.owes + end.tokens);
         }
         self.observers.tell(|o| o.ended(&self.facts, end));
     }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tamp_engine::drive::{Driver, Handle};
+use tamp_text::grammar::Grammars;
 use tamp_text::{Template, Tokenizer};
 
 use crate::error::{ApiError, ServerError};
@@ -20,6 +21,8 @@ pub struct Served {
     pub template: Option<Template>,
     /// the template's source, for those who look into it
     pub template_source: Option<String>,
+    /// compiles what answers have to be
+    pub grammars: Grammars,
     /// seconds since 1970 when the file was written, or the model was opened
     pub created: u64,
     /// ends the engine when the last holder lets go
@@ -49,7 +52,9 @@ impl Served {
             .map(|source| Template::new(source, piece(t.bos()), piece(t.eos())))
             .transpose()
             .map_err(|e| ServerError::Model { name: name.into(), why: e.to_string() })?;
+        let grammars = Grammars::new(t);
         Ok(Served {
+            grammars,
             name: name.into(),
             handle,
             template: parsed,

@@ -59,7 +59,7 @@ fn a_client_that_leaves_stops_costing_at_once() {
             drop(stream);
             let before = s.handle.stats().work;
             s.idle();
-            let rows = s.handle.stats().work.positions - before.positions;
+            let rows = s.handle.stats().work.target_positions - before.target_positions;
             assert!(rows < 1000, "{rows} rows after the client left");
         }
     }
@@ -83,7 +83,7 @@ fn a_reader_that_stalls_pauses_itself_alone_and_loses_nothing() {
     let mut last = 0;
     let halted = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
-        let now = s.handle.stats().work.positions;
+        let now = s.handle.stats().work.target_positions;
         std::mem::replace(&mut last, now) == now && s.handle.stats().running == 1
     });
     assert!(halted && last < 1000, "{last} rows for a reader that reads nothing");

@@ -114,7 +114,14 @@ pub struct Wish {
 
 /// Loads with a progress bar. `--threads` and `--ctx` are short for knobs of the core.
 pub fn load(ctx: &Ctx, model: Option<&str>, a: &LoadArgs, wish: Wish) -> Done<Loaded> {
-    let mut settings = ctx.settings.clone();
+    let path = ctx.finder().find(model)?;
+    load_as(ctx, &path, ctx.settings.clone(), a, wish)
+}
+
+/// … a file that was found, under these settings.
+pub fn load_as(ctx: &Ctx, path: &Path, settings: Settings, a: &LoadArgs, wish: Wish) -> Done<Loaded> {
+    // What is said to the server is not for the engine.
+    let mut settings = settings.within(&tamp_engine::rooms());
     for (name, flag, wish) in
         [("threads", a.threads, None), ("ctx", a.ctx, wish.ctx), ("batch", None, wish.batch)]
     {
@@ -130,8 +137,7 @@ pub fn load(ctx: &Ctx, model: Option<&str>, a: &LoadArgs, wish: Wish) -> Done<Lo
             settings.add_use(room, "the command line")?;
         }
     }
-    let path = ctx.finder().find(model)?;
-    open(ctx, &path, settings)
+    open(ctx, path, settings)
 }
 
 /// A model file before it is repacked, and what will compute it.
@@ -147,7 +153,7 @@ pub struct Opened {
 impl Opened {
     /// Opens and checks; reads no weights yet. `threads` 0: the cores this process may use.
     pub fn new(ctx: &Ctx, path: &Path, settings: &Settings, threads: usize) -> Done<Self> {
-        settings.check(&tamp_engine::rooms())?;
+        settings.check(&super::rooms())?;
         let rung = rung(settings)?;
         let mut weights =
             Weights::open_as(path, tamp_engine::residency(settings)).map_err(|e| named(e.into(), path))?;

@@ -15,6 +15,7 @@ pub mod convert;
 mod eval;
 mod explain;
 mod generate;
+mod keys;
 mod lab;
 mod list;
 mod load;
@@ -23,6 +24,7 @@ mod prompt;
 mod pull;
 mod quantize;
 mod run;
+mod serve;
 mod techniques;
 mod tokenize;
 mod widths;
@@ -30,16 +32,22 @@ mod widths;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tamp_base::card::Room;
 use tamp_base::settings::Settings;
-use tamp_engine::{Cancel, rooms};
+use tamp_engine::Cancel;
 
-use crate::args::{Cli, Command, EvalCommand};
+use crate::args::{Cli, Command, EvalCommand, KeysCommand};
 use crate::env::Env;
 use crate::fail::{Code, Done, Fail};
 use crate::out::{Ui, note};
 use crate::pull::resolve::Finder;
 use crate::store::Store;
 use crate::{config, say};
+
+/// Every room: the engine's, then the server's.
+pub fn rooms() -> Vec<Room> {
+    tamp_engine::rooms().into_iter().chain(tamp_server::send::rooms()).collect()
+}
 
 /// What every command may use.
 pub struct Ctx {
@@ -144,6 +152,8 @@ pub fn dispatch(cli: Cli, started: Instant) -> Done {
         Command::Quantize(a) => quantize::run(&ctx, &a),
         Command::Tokenize(a) => tokenize::run(&ctx, &a),
         Command::Techniques(a) => techniques::run(&ctx, &a),
+        Command::Serve(a) => serve::run(&ctx, &a),
+        Command::Keys(KeysCommand::Add(a)) => keys::add(&ctx, &a),
         Command::Run(a) => run::run(&ctx, &a),
         Command::Generate(a) => {
             let _lock = if a.benchmark_generate { machine::hold(&mut ctx, false)? } else { None };

@@ -12,7 +12,7 @@ use crate::out::raw;
 
 /// Lists all, shows one, or prints the page of the docs.
 pub fn run(ctx: &Ctx, a: &TechniquesArgs) -> Done {
-    let rooms = tamp_engine::rooms();
+    let rooms = crate::cmd::rooms();
     if a.markdown {
         raw(&markdown(&rooms));
         return Ok(());
@@ -42,7 +42,7 @@ pub fn run(ctx: &Ctx, a: &TechniquesArgs) -> Done {
 
 /// The card called `name`, as `tamp techniques NAME --json` prints it; nothing when it is not exactly one.
 pub fn one(name: &str) -> Option<Value> {
-    let rooms = tamp_engine::rooms();
+    let rooms = crate::cmd::rooms();
     let chosen = choose(&rooms, Some(name)).ok()?;
     let [(room, card)] = chosen[..] else { return None };
     Some(as_json(room.name, card))
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn every_card_is_listed_and_found_by_each_of_its_names() {
-        let rooms = tamp_engine::rooms();
+        let rooms = crate::cmd::rooms();
         let page = markdown(&rooms);
         for (room, card) in choose(&rooms, None).unwrap() {
             assert!(page.contains(&format!("| {} |", card.name)), "{}", card.name);

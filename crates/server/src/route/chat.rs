@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use tamp_base::ids::Token;
 use tamp_text::{Message, think};
 
-use super::completions::tally;
 use super::openai::{Head, Options, pace};
 use super::{Method, Route};
 use crate::answer::{Likely, Said, Whole, finish_word, token_text};
@@ -24,7 +23,7 @@ use crate::wire::fields::{IDLE, MODEL, MOST_LOGPROBS, SAMPLING, SENDING};
 use crate::wire::form::{Field, Form, Shape, What, field, out_of_range};
 use crate::wire::tools::Tools;
 use crate::wire::usage::Bill;
-use crate::wire::{messages, tools};
+use crate::wire::{format, messages, tools};
 
 fn messages_schema() -> Value {
     json!({"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"]}})
@@ -53,6 +52,11 @@ pub static TALK: &[Field] = &[
 ];
 
 static OWN: &[Field] = &[
+    field(
+        "response_format",
+        What::Own(format::schema),
+        "what the answer has to be: text, json_object, json_schema, regex, grammar",
+    ),
     field("max_completion_tokens", What::Int(1, 1 << 24), "the newer name of max_tokens"),
     field("logprobs", What::Bool, "log-probabilities of the answer's tokens [false]"),
     field("top_logprobs", What::Int(0, MOST_LOGPROBS), "and of so many likeliest tokens per position"),
@@ -151,11 +155,20 @@ async fn chat(call: Call) -> Result<Response, ApiError> {
         }
     };
     let options = Options::read(&form)?;
+    let spec = format::read(form.get("response_format"))?;
     let (text, tokens, tools) = Talk::read(&form, &app.limits)?.prompt(&model).await?;
+    if let Some(spec) = tools.constrain(spec, &model)? {
+        if wish.ignore_eos {
+            let why = "`ignore_eos` would go on where the answer's form ends; send one of the two";
+            return Err(ApiError::field("ignore_eos", why));
+        }
+        wish.constraint = Some(ask::grammar(&model, spec).await?);
+    }
     let ask = Ask::new(&call, model.clone());
     let head = |kind: &'static str| Head::new(kind, "chatcmpl", &ask, wish.params.seed);
     let parser = tools.parser(&model)?;
-    let opened = think::opened_by(&text);
+    // An answer whose form is given has it from its first token on.
+    let opened = think::opened_by(&text) && wish.constraint.is_none();
     let speech = |i: usize| Speech::new(opened, parser.clone(), format!("call_{}_{i}", ask.seen.id));
     let flows = ask.submit(vec![tokens], &wish).await?;
     let speeches: Vec<Speech> = (0..flows.len()).map(speech).collect();
@@ -170,7 +183,7 @@ async fn chat(call: Call) -> Result<Response, ApiError> {
     let mut bill = Bill::default();
     let mut choices = Vec::new();
     for (i, (w, speech)) in whole.iter().zip(speeches).enumerate() {
-        tally(&mut bill, i, whole.len(), &w.answer);
+        bill.add(&w.answer, i == 0);
         choices.push(choice(i, w, speech, &model));
     }
     let mut body = head("chat.completion").json();
@@ -236,11 +249,10 @@ impl Stream {
 
 impl Say for Stream {
     fn note(&mut self, i: usize, said: Said) {
-        let n = self.choices.len();
         let c = &mut self.choices[i];
         if let Said::Done(a) = said {
             c.speech.finish();
-            tally(&mut self.bill, i, n, &a);
+            self.bill.add(&a, i == 0);
             c.done = Some((word(a.finish_reason, &c.speech), failure(&a)));
         } else {
             c.speech.take(said);

@@ -144,18 +144,13 @@ async fn completions(call: Call) -> Result<Response, ApiError> {
     }
     let whole = flows.whole().await?;
     let mut bill = Bill::default();
-    whole.iter().enumerate().for_each(|(i, w)| tally(&mut bill, i, per, &w.answer));
+    whole.iter().enumerate().for_each(|(i, w)| bill.add(&w.answer, i % per == 0));
     let choices: Vec<Value> =
         whole.iter().enumerate().map(|(i, w)| choice(i, w, echoed(i), &model)).collect();
     let mut body = head.json();
     body["choices"] = choices.into();
     body["usage"] = bill.json();
     Ok(Json(body).into_response())
-}
-
-/// Adds the answer of sequence `i` to the bill: a prompt counts once for all its answers.
-pub fn tally(bill: &mut Bill, i: usize, per: usize, a: &tamp_engine::Answer) {
-    if i % per == 0 { bill.add_prompt(a) } else { bill.add(a) }
 }
 
 fn choice(i: usize, w: &Whole, echo: &str, model: &Served) -> Value {
@@ -211,7 +206,7 @@ impl Say for Stream {
             }
             Said::Text(text) => self.choices[i].text += &text,
             Said::Done(a) => {
-                tally(&mut self.bill, i, self.per, &a);
+                self.bill.add(&a, i % self.per == 0);
                 let failed = a.failure.as_ref().map(ApiError::from);
                 self.choices[i].done = Some((finish_word(a.finish_reason), failed));
             }

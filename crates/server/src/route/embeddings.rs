@@ -71,6 +71,8 @@ async fn embeddings(call: Call) -> Result<Json<Value>, ApiError> {
         stop: vec![],
         ignore_eos: true,
         task: Task::Embed,
+        constraint: None,
+        explain_cache: false,
         deadline: None,
         salt: None,
         choices: 1,

@@ -15,6 +15,10 @@ fn strings() -> Value {
     json!({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 }
 
+fn texts() -> Value {
+    json!({"type": "array", "items": {"type": "string"}})
+}
+
 fn biases() -> Value {
     json!({"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}})
 }
@@ -51,6 +55,42 @@ pub static SAMPLING: &[Field] = &[
         "the same seed gives the same tokens [drawn, and told in the answer]",
     ),
     field(
+        "top_n_sigma",
+        What::Num(0.0, 100.0),
+        "keeps tokens within so many standard deviations of the best logit; 0 keeps all [0]",
+    ),
+    field(
+        "typical_p",
+        What::Above(0.0, 1.0),
+        "keeps the tokens whose surprise is nearest to the expected one [1]",
+    ),
+    field("xtc_probability", What::Num(0.0, 1.0), "how often the likeliest tokens are left out [0]"),
+    field(
+        "xtc_threshold",
+        What::Num(0.0, 0.5),
+        "the probability that makes a token one of the likeliest [0.1]",
+    ),
+    field(
+        "dry_multiplier",
+        What::Num(0.0, 100.0),
+        "punishes what would prolong a repeated sequence; 0 does not [0]",
+    ),
+    field("dry_base", What::Num(1.0, 100.0), "the punishment grows by this factor with each token [1.75]"),
+    field("dry_allowed_length", What::Int(1, 1 << 20), "repetitions shorter than this are free, tokens [2]"),
+    field("dry_last_n", What::Int(0, 1 << 24), "how many of the last tokens are searched [all]"),
+    field(
+        "dry_sequence_breakers",
+        What::Own(texts),
+        "no repetition runs across a token that holds one of these [newline, `:`, `\"`, `*`]",
+    ),
+    field(
+        "mirostat",
+        What::Int(0, 2),
+        "2 keeps the surprise of the answer at mirostat_tau, in place of the filters; 1 is not known [0]",
+    ),
+    field("mirostat_tau", What::Above(0.0, 100.0), "the surprise aimed at, bits per token [5]"),
+    field("mirostat_eta", What::Num(0.0, 1.0), "how fast it is corrected [0.1]"),
+    field(
         "stop",
         What::Own(strings),
         "up to 16 texts of at most 512 bytes that end the answer and are not part of it",
@@ -61,6 +101,11 @@ pub static SAMPLING: &[Field] = &[
         "deadline_ms",
         What::Int(1, 86_400_000),
         "an answer not done by then ends with finish_reason `deadline`",
+    ),
+    field(
+        "explain_cache",
+        What::Bool,
+        "`usage.cache_miss` says why no more of the prompt was cached [false]",
     ),
     field(
         "cache_salt",

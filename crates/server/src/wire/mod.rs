@@ -2,6 +2,7 @@
 
 pub mod fields;
 pub mod form;
+pub mod format;
 pub mod json;
 pub mod messages;
 pub mod tools;

@@ -1,6 +1,7 @@
 //! Tools out of a body: what the template shows to the model, and how its calls are read back.
 
 use serde_json::{Value, json};
+use tamp_text::grammar::GrammarSpec;
 use tamp_text::tools::{Parser, Style, Tool};
 
 use super::form::{Form, object, out_of_range};
@@ -107,6 +108,35 @@ impl Tools {
             return Ok(none);
         }
         Ok(Tools { shown: Some(given), offered, must, parallel })
+    }
+
+    /// What the answer has to be, by these tools and by `response_format`.
+    ///
+    /// # Errors
+    /// 400: the two contradict each other, or a single call was asked for where nothing makes it so.
+    pub fn constrain(
+        &self,
+        format: Option<GrammarSpec>,
+        model: &Served,
+    ) -> Result<Option<GrammarSpec>, ApiError> {
+        if self.offered.is_empty() {
+            return Ok(format);
+        }
+        if format.is_some() {
+            let why = "an answer cannot have a form of its own and call tools; send `tool_choice`: \"none\", or no form";
+            return Err(ApiError { code: "unsupported_value", ..ApiError::field("response_format", why) });
+        }
+        match &self.must {
+            Must::One(tools) => {
+                let (style, tools) = (self.style(model)?, tools.clone());
+                Ok(Some(GrammarSpec::ToolCalls { style, tools, parallel: self.parallel }))
+            }
+            Must::Nothing if !self.parallel => {
+                let why = "`parallel_tool_calls`: false needs `tool_choice` required or a function by name";
+                Err(ApiError { code: "unsupported_value", ..ApiError::field("parallel_tool_calls", why) })
+            }
+            Must::Nothing => Ok(None),
+        }
     }
 
     /// Reads calls of these tools out of an answer of this model.

@@ -19,14 +19,14 @@ pub struct Bill {
 }
 
 impl Bill {
-    /// Adds one answer. The prompt is shared, so it counts once.
-    pub fn add(&mut self, a: &Answer) {
-        if self.prompt == 0 {
-            self.prompt = a.prompt_tokens.len();
-            self.cached = a.usage.cached_tokens;
-            self.why = a.usage.cache_miss.clone();
-            self.queue_ns = a.timings.queue_ns;
-            self.first_ns = a.timings.first_token_ns;
+    /// Adds one answer. `first` of the answers to its prompt: what they share counts once, whichever of them ends first.
+    pub fn add(&mut self, a: &Answer, first: bool) {
+        if first {
+            self.prompt += a.prompt_tokens.len();
+            self.cached += a.usage.cached_tokens;
+            self.why = self.why.take().or_else(|| a.usage.cache_miss.clone());
+            self.queue_ns = self.queue_ns.max(a.timings.queue_ns);
+            self.first_ns = self.first_ns.max(a.timings.first_token_ns);
         }
         self.completion += a.tokens.len();
         self.tested += a.usage.draft_tested;
@@ -36,15 +36,6 @@ impl Bill {
             *sum += part;
         }
         self.total_ns = self.total_ns.max(a.timings.total_ns);
-    }
-
-    /// Adds the answer to another prompt of the same request.
-    pub fn add_prompt(&mut self, a: &Answer) {
-        let (prompt, cached) = (self.prompt, self.cached);
-        self.prompt = 0;
-        self.add(a);
-        self.prompt += prompt;
-        self.cached += cached;
     }
 
     /// New tokens.
