@@ -22,5 +22,5 @@ pub static TABLE: Table<dyn Pace, ()> =
 
 /// Every room of the server.
 pub fn rooms() -> Vec<Room> {
-    vec![TABLE.room()]
+    vec![TABLE.room(), crate::layer::thinkgate::TABLE.room()]
 }
