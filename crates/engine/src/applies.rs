@@ -5,7 +5,7 @@ use tamp_base::settings::Settings;
 use tamp_kv::Device;
 
 use crate::policy::{self, PolicyCtx};
-use crate::{Engine, plan, rooms};
+use crate::{Engine, budget, forecast, plan, rooms};
 
 impl<D: Device> Engine<D> {
     /// Whether `card` of `room` could be chosen for this model and act, or why not. What is in use applies.
@@ -16,9 +16,13 @@ impl<D: Device> Engine<D> {
         plan::needs(room, card)?;
         let mut settings = Settings::default();
         settings.add_use(&format!("{room}={}", card.name), "")?;
-        let ctx = PolicyCtx { chunk: self.plan.chunk, batch: self.plan.batch };
+        let ctx = PolicyCtx { chunk: self.plan.chunk, batch: self.plan.batch, share: self.plan.share };
         if room == policy::TABLE.room {
             policy::TABLE.open(&ctx, &settings)?;
+        } else if room == forecast::TABLE.room {
+            forecast::TABLE.open(&(), &settings)?;
+        } else if room == budget::TABLE.room {
+            budget::TABLE.open(&(), &settings)?;
         } else if room == tamp_spec::propose::TABLE.room {
             tamp_spec::propose::TABLE.open(&(), &settings)?;
         } else if room == tamp_spec::accept::TABLE.room {

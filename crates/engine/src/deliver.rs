@@ -104,6 +104,12 @@ impl<D: Device> Engine<D> {
             if !tail.is_empty() {
                 seq.outlet.give(Event::Text(tail));
             }
+            seq.usage.cost.page_ms = self.meter.release(id, now);
+            let ended = seq.known();
+            self.gates.forget(id, ended.said);
+            if matches!(reason, FinishReason::Stop | FinishReason::Length) {
+                self.forecast.learn(ended);
+            }
             seq.timings.total_ns = now.saturating_sub(seq.timings.received_ns);
             self.finished += 1;
             let (answer, mut outlet) = seq.answer(reason, failure);

@@ -5,7 +5,10 @@
 //! | `step` | the only loop there is; read it first |
 //! | [`request`] | what somebody asks for and gets |
 //! | [`plan`] | what will run, checked before the first token and hashed |
-//! | [`policy`] | the room `engine.policy` |
+//! | [`policy`], [`forecast`] | the rooms `engine.policy` and `engine.forecast` |
+//! | [`budget`] | the room `engine.gate`: tokens that callers may still have |
+//! | [`cost`] | whose time a step was, and what a request would cost |
+//! | [`memory`] | how much memory an engine takes |
 //! | [`turn`] | who takes part in a forward pass |
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
 //! | [`drive`] | an engine on its own thread |
@@ -13,11 +16,14 @@
 #![forbid(unsafe_code)]
 
 mod applies;
+pub mod budget;
+pub mod cost;
 mod deliver;
 pub mod drive;
 mod error;
 pub mod forecast;
 pub mod intake;
+pub mod memory;
 pub mod options;
 pub mod outlet;
 pub mod plan;
@@ -47,6 +53,9 @@ use tamp_text::Tokenizer;
 use tamp_weights::Weights;
 use tamp_weights::bundle::Watch;
 
+use budget::Gates;
+use cost::{Meter, Rates};
+use forecast::{Forecaster, Known};
 use intake::coalesce::{self, Coalesce};
 use intake::{Intake, Mail};
 use outlet::Outlet;
@@ -88,12 +97,15 @@ pub struct Engine<D: Device> {
     queue: usize,
     preemptions: u64,
     finished: u64,
+    forecast: Forecaster,
+    gates: Gates,
+    meter: Meter,
     /// tells when the weights in use are no longer those that were opened
     watch: Option<Arc<Watch>>,
 }
 
 /// What an engine has done so far, and how it stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// work of the model
     pub work: Work,
@@ -123,6 +135,16 @@ pub struct Stats {
     pub pages_free: usize,
     /// KV pages per group
     pub pages_total: usize,
+    /// time in steps; the costs of all sequences sum to it
+    pub busy_ns: u64,
+    /// what steps take
+    pub rates: Rates,
+    /// how well that foretells steps
+    pub cost: cost::Score,
+    /// how well answers' lengths are foretold
+    pub forecast: forecast::Score,
+    /// the gate of budgets: asked, let through, held back
+    pub gate: Acts,
 }
 
 impl<D: Device> Engine<D> {
@@ -197,12 +219,14 @@ impl<D: Device> Engine<D> {
                 });
             }
         }
-        let ctx = PolicyCtx { chunk: options.chunk, batch: options.batch };
+        let ctx = PolicyCtx { chunk: options.chunk, batch: options.batch, share: options.share };
         let (policy, policy_card) = policy::TABLE.open(&ctx, settings)?;
         let (proposer, propose_card) = tamp_spec::propose::TABLE.open(&(), settings)?;
         let (coalesce, coalesce_card) = coalesce::TABLE.open(&(), settings)?;
         let (reuse, reuse_card) = reuse::TABLE.open(&(), settings)?;
         let (accept, accept_card) = tamp_spec::accept::TABLE.open(&(), settings)?;
+        let (forecast, forecast_card) = forecast::TABLE.open(&(), settings)?;
+        let (gate, gate_card) = budget::TABLE.open(&(), settings)?;
         let (codec, codec_card) = tamp_kv::codec::TABLE.open(&(), settings)?;
         let mut groups = model.kv_groups();
         groups.iter_mut().for_each(|g| g.kind = *codec);
@@ -211,6 +235,8 @@ impl<D: Device> Engine<D> {
             (policy::TABLE.room, policy_card),
             (coalesce::TABLE.room, coalesce_card),
             (reuse::TABLE.room, reuse_card),
+            (forecast::TABLE.room, forecast_card),
+            (budget::TABLE.room, gate_card),
             (tamp_spec::propose::TABLE.room, propose_card),
             (tamp_spec::accept::TABLE.room, accept_card),
             (tamp_kv::codec::TABLE.room, codec_card),
@@ -243,6 +269,9 @@ impl<D: Device> Engine<D> {
             queue: options.queue,
             preemptions: 0,
             finished: 0,
+            forecast: Forecaster::new(forecast),
+            gates: Gates::new(gate),
+            meter: Meter::default(),
             watch: None,
         })
     }
@@ -415,6 +444,11 @@ impl<D: Device> Engine<D> {
             pages_cached: prefixes.cached,
             pages_free: self.kv.room(),
             pages_total: self.kv.total(),
+            busy_ns: self.meter.busy_ns(),
+            rates: self.meter.rates(),
+            cost: self.meter.score(),
+            forecast: self.forecast.score(),
+            gate: self.gates.acts(),
         }
     }
 
@@ -438,7 +472,11 @@ impl<D: Device> Engine<D> {
 }
 
 impl Seq {
-    fn line(&self, held: bool) -> Line {
+    fn known(&self) -> Known {
+        Known { prompt: self.prompt, said: self.tokens.len() - self.prompt }
+    }
+
+    fn line(&self, forecast: &Forecaster, held: bool) -> Line {
         let who = &self.ask.who;
         Line {
             seq: self.id,
@@ -453,6 +491,7 @@ impl Seq {
             priority: who.priority,
             received: Duration::from_nanos(self.timings.received_ns),
             deadline: self.ask.deadline,
+            expect: forecast.rest(self.known()),
         }
     }
 }

@@ -35,6 +35,12 @@ pub static CORE: Card = Card {
             default: "256",
         },
         Knob {
+            name: "share",
+            about: "rows that prompts may take of a forward pass while answers are under way, or others may come",
+            kind: KnobKind::Int(1, 8192),
+            default: "64",
+        },
+        Knob {
             name: "batch",
             about: "sequences per forward pass",
             kind: KnobKind::Int(1, 1024),
@@ -64,6 +70,8 @@ pub struct EngineOptions {
     pub ctx: usize,
     /// rows per forward pass
     pub chunk: usize,
+    /// rows that prompts may take of a pass while answers are under way, or others may come
+    pub share: usize,
     /// sequences per forward pass
     pub batch: usize,
     /// KV pages per group; 0 = enough for `batch` sequences at full context
@@ -78,7 +86,8 @@ impl EngineOptions {
         let knobs = Knobs::read("engine", &CORE, settings)?;
         let size = |name| knobs.int(name) as usize;
         let (threads, ctx, chunk) = (size("threads"), size("ctx"), size("chunk"));
-        Ok(EngineOptions { threads, ctx, chunk, batch: size("batch"), pages: size("pages"), queue: QUEUE })
+        let (share, batch, pages) = (size("share"), size("batch"), size("pages"));
+        Ok(EngineOptions { threads, ctx, chunk, share, batch, pages, queue: QUEUE })
     }
 
     /// Fills in what the model decides and refuses what cannot work.
@@ -98,9 +107,13 @@ impl EngineOptions {
         if self.ctx == 0 {
             self.ctx = most.min(USUAL_CTX);
         }
-        for (name, got) in
-            [("ctx", self.ctx), ("chunk", self.chunk), ("batch", self.batch), ("queue", self.queue)]
-        {
+        for (name, got) in [
+            ("ctx", self.ctx),
+            ("chunk", self.chunk),
+            ("share", self.share),
+            ("batch", self.batch),
+            ("queue", self.queue),
+        ] {
             if got == 0 {
                 return refuse(name, got, "it must be at least 1".into());
             }
@@ -123,6 +136,6 @@ impl EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { threads: 0, ctx: 0, chunk: 256, batch: 1, pages: 0, queue: QUEUE }
+        EngineOptions { threads: 0, ctx: 0, chunk: 256, share: 64, batch: 1, pages: 0, queue: QUEUE }
     }
 }

@@ -12,7 +12,7 @@ use tamp_kv::{Device, Kv};
 use tamp_model::Model;
 
 use crate::error::EngineError;
-use crate::forecast::Forecast;
+use crate::memory::Forecast;
 use crate::options::EngineOptions;
 
 /// What this engine gives to techniques.
@@ -47,6 +47,8 @@ pub struct Plan {
     pub buckets: Vec<usize>,
     /// rows per forward pass
     pub chunk: usize,
+    /// rows that prompts may take of a pass while answers are under way, or others may come
+    pub share: usize,
     /// sequences per forward pass
     pub batch: usize,
     /// what is chosen in each room
@@ -151,6 +153,7 @@ impl Plan {
             ctx: options.ctx,
             buckets: vec![options.ctx],
             chunk: options.chunk,
+            share: options.share,
             batch: options.batch,
             techniques,
             memory: Forecast::default(),
@@ -215,7 +218,12 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "weights read per forward pass: {:.1} MB", mb(m.weight_bytes))?;
         writeln!(f, "context: {} of {} positions", self.ctx, m.ctx_train)?;
-        writeln!(f, "batch: {} sequences, {} rows per forward pass", self.batch, self.chunk)?;
+        let (batch, chunk) = (self.batch, self.chunk);
+        write!(f, "batch: {batch} sequences, {chunk} rows per forward pass")?;
+        match batch {
+            1 => writeln!(f)?,
+            _ => writeln!(f, ", {} of prompts beside answers", self.share)?,
+        }
         let (formats, k) = (self.kv.formats.join(", "), &self.kv);
         writeln!(f, "kv: {formats}, {} pages of {} positions, {:.1} MB", k.pages, k.page, mb(k.bytes))?;
         for t in &self.techniques {

@@ -9,6 +9,7 @@ use tamp_base::ids::{Namespace, TenantId, Token};
 use tamp_sample::{FinishReason, Logprobs, Params};
 use tamp_text::grammar::Grammar;
 
+use crate::budget::Budget;
 use crate::error::Failure;
 
 /// Who asks: what scheduling, accounting and the prefix cache know of a caller.
@@ -22,6 +23,8 @@ pub struct Who {
     pub most_running: usize,
     /// among equals higher goes first
     pub priority: i32,
+    /// tokens that all its requests together may still be answered with; `None` = no bound
+    pub budget: Option<Arc<Budget>>,
     /// prefixes are shared within a namespace and never beyond
     pub namespace: Namespace,
 }
@@ -33,6 +36,7 @@ impl Default for Who {
             weight: 1.0,
             most_running: 0,
             priority: 0,
+            budget: None,
             namespace: Namespace::default(),
         }
     }

@@ -5,7 +5,7 @@ use tamp_base::settings::Settings;
 use tamp_weights::Residency;
 
 use crate::options::CORE;
-use crate::policy;
+use crate::{budget, forecast, policy};
 
 /// A card of a room whose members are chosen while loading and have nothing to set.
 const fn plain(name: &'static str, about: &'static str, effect: Effect) -> Card {
@@ -58,6 +58,8 @@ pub fn rooms() -> Vec<Room> {
         policy::TABLE.room(),
         crate::intake::coalesce::TABLE.room(),
         crate::reuse::TABLE.room(),
+        forecast::TABLE.room(),
+        budget::TABLE.room(),
         tamp_spec::propose::TABLE.room(),
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),
@@ -85,7 +87,7 @@ mod tests {
         let mut s = Settings::default();
         s.add_set("engine.core.chnk=5", "--set").unwrap();
         let e = s.check(&rooms()).unwrap_err().to_string();
-        assert_eq!(e, "`engine.core` has no knob `chnk`; known: threads, ctx, chunk, batch, pages");
+        assert_eq!(e, "`engine.core` has no knob `chnk`; known: threads, ctx, chunk, share, batch, pages");
         let mut s = Settings::default();
         s.add_use("spec.propose=suffix", "--use").unwrap();
         assert_eq!(s.check(&rooms()).unwrap_err().to_string(), "`spec.propose` has no `suffix`; known: none");

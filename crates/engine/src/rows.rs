@@ -37,12 +37,14 @@ pub(crate) struct Laid {
 impl<D: Device> Engine<D> {
     /// Asks the policy; ends the sequences that the pool can never hold.
     pub(crate) fn choose(&mut self) -> Turn {
+        self.settle();
         let held = self.held();
-        let lines: Vec<_> = self.seqs.values().zip(held).map(|(s, held)| s.line(held)).collect();
+        let lines: Vec<_> =
+            self.seqs.values().zip(held).map(|(s, held)| s.line(&self.forecast, held)).collect();
         let (seqs, reuse) = (&mut self.seqs, &mut self.reuse);
         let mut begin = |book: &mut Book, id| seqs.get_mut(&id).map_or(0, |s| s.begin(book, &mut **reuse));
         let mut desk = Desk::new(self.kv.book_mut(), &mut begin);
-        let turn = self.policy.choose(&lines, &mut desk, self.clock.now());
+        let mut turn = self.policy.choose(&lines, &mut desk, self.clock.now());
         for id in &turn.preempted {
             self.preemptions += 1;
             if let Some(seq) = self.seqs.get_mut(id) {
@@ -56,6 +58,7 @@ impl<D: Device> Engine<D> {
                 format!("the KV pool of {} positions is too small; use a larger --ctx", self.kv.capacity());
             self.finish(id, FinishReason::Error, Some(Failure { cause: Cause::Resource, message }));
         }
+        self.gate(&mut turn);
         turn
     }
 
@@ -113,7 +116,7 @@ impl<D: Device> Engine<D> {
         rows
     }
 
-    fn chooses(&self, part: &Part) -> bool {
+    pub(crate) fn chooses(&self, part: &Part) -> bool {
         let seq = self.seqs.get(&part.seq).filter(|s| s.ask.pool.is_none());
         seq.is_some_and(|s| self.kv.len(part.seq) + part.rows == s.tokens.len())
     }
@@ -127,7 +130,7 @@ impl<D: Device> Engine<D> {
             .iter()
             .filter_map(|p| {
                 let s = self.seqs.get(&p.seq)?;
-                let depth = s.limit.saturating_sub(s.tokens.len() + 1);
+                let depth = s.limit.saturating_sub(s.tokens.len() + 1).min(self.gates.depth(s.id));
                 Some(SeqView { seq: s.id, tokens: &s.tokens, chain: &s.chain, rows: p.draft, depth })
             })
             .collect();

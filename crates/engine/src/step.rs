@@ -11,6 +11,7 @@ impl<D: Device> Engine<D> {
     /// means that nobody can be scheduled. An error means that the engine itself is broken: a sequence's own failure
     /// ends that sequence and nothing else.
     pub fn step(&mut self) -> Result<Turn, EngineError> {
+        let began = self.now_ns();
         self.trust()?;
         self.take_in();
         let turn = self.choose();
@@ -22,7 +23,9 @@ impl<D: Device> Engine<D> {
         let kept: Vec<Outcome> = rows.parts.iter().map(|part| self.judge(part, &mut out)).collect();
         self.commit(&kept)?;
         self.learn(&kept);
+        let booked = self.book(began, &rows.parts, &kept);
         self.give_out(kept);
+        self.meter.late(booked, self.now_ns());
         Ok(turn)
     }
 }

@@ -131,7 +131,7 @@ impl Book {
         if need > self.room() {
             let (need, free, total) = (self.need(seq, rows), self.room(), self.total());
             match self.own_tail(entry).filter(|_| need <= free) {
-                Some(leaf) => self.drop_node(leaf, true),
+                Some(node) => self.drop_below(node),
                 None => return Err(KvError::Full { need, free, total }),
             };
         }

@@ -2,8 +2,14 @@
 //!
 //! A policy reserves what it hands out: after [`Policy::choose`] every part's rows are writable. It never loses a
 //! sequence: one that gives its pages up is computed again later and says the same. It reads no clock but `now`.
+//!
+//! A member is an order, in a file of its own; what all do alike is in `pack`.
 
 mod fcfs;
+mod pack;
+mod priority;
+mod sjf;
+mod tenant;
 
 use std::time::Duration;
 
@@ -40,6 +46,8 @@ pub struct Line {
     pub received: Duration,
     /// must be done by then
     pub deadline: Option<Duration>,
+    /// tokens that its answer still gets, as the room `engine.forecast` has it
+    pub expect: Option<usize>,
 }
 
 /// What a sequence took in a step, told after it.
@@ -64,6 +72,8 @@ pub struct PolicyCtx {
     pub chunk: usize,
     /// sequences per forward pass, at most; not above `chunk`
     pub batch: usize,
+    /// rows that prompts may take of a pass in which answers are under way; at least 1
+    pub share: usize,
 }
 
 /// The memory as a policy sees it.
@@ -97,4 +107,5 @@ pub trait Policy: Send {
 }
 
 /// The members; the default first.
-pub static TABLE: Table<dyn Policy, PolicyCtx> = Table { room: "engine.policy", rows: &[&fcfs::ENTRY] };
+pub static TABLE: Table<dyn Policy, PolicyCtx> =
+    Table { room: "engine.policy", rows: &[&fcfs::ENTRY, &priority::ENTRY, &tenant::ENTRY, &sjf::ENTRY] };

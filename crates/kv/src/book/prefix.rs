@@ -190,8 +190,8 @@ impl Book {
         true
     }
 
-    /// The leaf whose page is the partly filled tail of this sequence and nobody else's: the tree can do without it
-    /// when there is no page to copy it to.
+    /// The node whose page is the partly filled tail of this sequence and no other's: the tree can do without it, and
+    /// what is below, when there is no page to copy it to.
     pub(super) fn own_tail(&self, entry: &Entry) -> Option<NodeId> {
         let at = entry.len / PAGE;
         let held = |(g, t): (&Group, &Vec<PageId>)| {
@@ -200,8 +200,25 @@ impl Book {
         };
         let mut nodes = self.groups.iter().zip(&entry.tables).map(held);
         let first = nodes.next()?.filter(|_| !entry.len.is_multiple_of(PAGE))?;
-        let leaf = self.tree.node(first).is_some_and(|n| n.children.is_empty());
-        (leaf && nodes.all(|n| n == Some(first))).then_some(first)
+        nodes.all(|n| n == Some(first)).then_some(first)
+    }
+
+    /// The tree lets go of a node and of all below it.
+    pub(super) fn drop_below(&mut self, top: NodeId) {
+        let mut at = top;
+        while let Some(node) = self.tree.node(at) {
+            let up = node.up;
+            match node.children.values().next() {
+                Some(&child) => at = child,
+                None => {
+                    self.drop_node(at, true);
+                    match up {
+                        Some(up) if at != top => at = up,
+                        _ => return,
+                    }
+                }
+            }
+        }
     }
 
     /// Empties the tree. Sequences keep the pages they hold.
