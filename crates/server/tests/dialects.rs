@@ -435,6 +435,8 @@ fn several_answers_to_one_prompt_compute_it_once() {
         let prompt = r["usage"]["prompt_tokens"].as_u64().unwrap();
         let texts: Vec<String> =
             r["choices"].as_array().unwrap().iter().map(|c| c["message"]["content"].to_string()).collect();
+        // What the engine tells of itself is what stood after its last step.
+        s.idle();
         let stats = s.handle.stats();
         (prompt, stats.work.target_positions, stats.prefix_hits, texts)
     };
