@@ -23,6 +23,14 @@ pub trait Say: Send {
     fn write(&mut self, out: &mut Vec<u8>);
     /// Writes the last words, when all sequences are over.
     fn end(&mut self, out: &mut Vec<u8>);
+    /// Writes a sign of life when there is nothing to say.
+    fn alive(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
+    }
+    /// The content type.
+    fn kind(&self) -> &'static str {
+        "text/event-stream"
+    }
     /// Writes that it cannot go on.
     fn fail(&mut self, e: &ApiError, out: &mut Vec<u8>) {
         data(&e.body(), out);
@@ -35,6 +43,14 @@ pub fn data(v: &Value, out: &mut Vec<u8>) {
     // Compact JSON has no line breaks, so one line is one event.
     let _ = serde_json::to_writer(&mut *out, v);
     out.extend_from_slice(b"\n\n");
+}
+
+/// An event with a name.
+pub fn named(name: &str, v: &Value, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'\n');
+    data(v, out);
 }
 
 struct Writer<S> {
@@ -95,7 +111,7 @@ impl<S: Say> Writer<S> {
                     }
                 },
                 () = sleep_until(until) => match self.waiting {
-                    0 => out.extend_from_slice(b": keep-alive\n\n"),
+                    0 => self.say.alive(&mut out),
                     _ => self.flush(&mut out),
                 },
             }
@@ -118,7 +134,7 @@ pub fn response<S: Say + 'static>(
     pace: Box<dyn Pace>,
     keep_alive: Duration,
 ) -> Response {
-    let begun = vec![false; flows.len()];
+    let (begun, kind) = (vec![false; flows.len()], say.kind());
     let writer =
         Writer { flows, say, pace, keep_alive, waiting: 0, since: Instant::now(), begun, over: false };
     let stream = stream::unfold(writer, |mut w| async move {
@@ -126,7 +142,7 @@ pub fn response<S: Say + 'static>(
         Some((Ok::<_, std::convert::Infallible>(bytes), w))
     });
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CONTENT_TYPE, HeaderValue::from_static(kind)),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // Proxies that gather responses would hold tokens back.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
