@@ -113,7 +113,7 @@ fn turn_until_told<D: Device>(mut engine: Engine<D>, shared: &Shared) -> Result<
             hand_over(engine.take_kv_events(), &mut lock(&shared.kv), listening);
         }
         turns += 1;
-        if worked && turns % KEEP == 0 {
+        if worked && turns.is_multiple_of(KEEP) {
             // Else a page that is evicted before the engine rests would be lost.
             engine.keep_pages(1);
         }

@@ -14,7 +14,6 @@
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
 //! | [`drive`] | an engine on its own thread |
 //! | [`trace`], [`pressure`] | the rooms `engine.trace` and `engine.pressure` |
-//! | [`widths`] | what a forward pass of so many rows takes |
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
@@ -43,7 +42,6 @@ mod seq;
 mod step;
 pub mod trace;
 pub mod turn;
-pub mod widths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,6 +142,8 @@ pub struct Stats {
     pub idle: Acts,
     /// newcomers, and those that waited for a common prefix
     pub coalesce: Acts,
+    /// batches, and those in which sequences had their keys read together
+    pub pick: Acts,
     /// prompt positions looked for in the prefix cache
     pub prefix_asked: u64,
     /// and found
@@ -156,7 +156,7 @@ pub struct Stats {
     pub pages_total: usize,
     /// time in steps; the costs of all sequences sum to it
     pub busy_ns: u64,
-    /// what steps take
+    /// what steps take; a guess while `busy_ns` is 0
     pub rates: Rates,
     /// how well that foretells steps
     pub cost: cost::Score,
@@ -166,8 +166,6 @@ pub struct Stats {
     pub gate: Acts,
     /// what is given up for want of memory
     pub eased: pressure::Actions,
-    /// what forward passes take
-    pub widths: widths::Widths,
 }
 
 impl<D: Device> Engine<D> {
@@ -514,6 +512,7 @@ impl<D: Device> Engine<D> {
             reuse: self.reuse.acts(),
             idle: self.idle.acts(),
             coalesce: self.coalesce.acts(),
+            pick: self.aside.pick.acts(),
             prefix_asked: prefixes.asked,
             prefix_hits: prefixes.hits,
             pages_cached: prefixes.cached,
@@ -525,7 +524,6 @@ impl<D: Device> Engine<D> {
             forecast: self.forecast.score(),
             gate: self.gates.acts(),
             eased: self.aside.eased,
-            widths: self.aside.widths,
         }
     }
 
