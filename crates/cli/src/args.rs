@@ -161,6 +161,9 @@ pub struct RunArgs {
     /// The prompt is taken as it is, without a chat template
     #[arg(long)]
     pub raw: bool,
+    /// So many answers to the one prompt, which is computed once
+    #[arg(long = "n", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub answers: u32,
 }
 
 /// Arguments of `chat`.

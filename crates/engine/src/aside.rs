@@ -17,8 +17,8 @@ use crate::pressure::{self, Actions, Facts, Pressure};
 use crate::rows::Rows;
 use crate::trace::{self, Trace};
 
-/// Rooms and the members chosen.
-type Cards = [(&'static str, &'static Card); 3];
+/// A room and the card that was chosen for it.
+type Chosen = (&'static str, &'static Card);
 
 /// State beside the loop; no sequence's.
 pub(crate) struct Aside {
@@ -35,7 +35,7 @@ pub(crate) struct Aside {
 
 impl Aside {
     /// Opens its rooms; their cards are for the plan.
-    pub fn open(settings: &Settings) -> Result<(Aside, Cards), CardError> {
+    pub fn open(settings: &Settings) -> Result<(Aside, [Chosen; 3]), CardError> {
         let (trace, trace_card) = trace::TABLE.open(&(), settings)?;
         let (pressure, pressure_card) = pressure::TABLE.open(&(), settings)?;
         let (pick, pick_card) = pick::TABLE.open(&(), settings)?;

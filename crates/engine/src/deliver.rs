@@ -95,6 +95,8 @@ impl<D: Device> Engine<D> {
                     break;
                 }
             }
+            // A constraint that nothing can follow, where the model has no end token to say so.
+            let end = end.or_else(|| seq.chain.must_end().then_some(FinishReason::Stop));
             if let Some(reason) = end {
                 self.finish(id, reason, None);
             }

@@ -8,6 +8,7 @@ use tamp_base::settings::Settings;
 use crate::drain::Drain;
 use crate::keys::Keys;
 use crate::layer::host::Hosts;
+use crate::layer::thinkgate;
 use crate::limits::Limits;
 use crate::model::Models;
 use crate::observe::Observers;
@@ -29,6 +30,8 @@ pub struct App {
     pub drain: Drain,
     /// which names and pages may talk to us
     pub hosts: Hosts,
+    /// turns thinking off where rules say so
+    pub gate: thinkgate::State,
     /// choices of the rooms `server.*`
     pub settings: Settings,
     /// when it began
@@ -46,6 +49,7 @@ impl App {
             ops: None,
             drain: Drain::default(),
             hosts: Hosts::default(),
+            gate: thinkgate::State::default(),
             settings: Settings::default(),
             started: SystemTime::now(),
         }

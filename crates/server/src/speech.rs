@@ -18,8 +18,8 @@ pub struct ToolCall {
     pub name: String,
     /// JSON text
     pub arguments: String,
-    /// the id and name were not written yet
-    fresh: bool,
+    /// the call begins here; else this is more of its arguments
+    pub fresh: bool,
 }
 
 /// What was said since the last time it was taken.
@@ -53,12 +53,13 @@ pub struct Speech {
     id: String,
     part: Part,
     called: bool,
+    thought: usize,
 }
 
 impl Speech {
     /// `opened`: the prompt ends inside a block of reasoning. `parser`: where tools were offered.
     pub fn new(opened: bool, parser: Option<Parser>, id: String) -> Self {
-        Self { splitter: Splitter::new(opened), parser, id, part: Part::default(), called: false }
+        Self { splitter: Splitter::new(opened), parser, id, part: Part::default(), called: false, thought: 0 }
     }
 
     /// Takes what a sequence said; `Done` belongs to the caller.
@@ -75,7 +76,9 @@ impl Speech {
 
     fn read(&mut self, token: Option<Token>, text: &str) {
         let thoughts = self.splitter.push(text);
+        let reasons = thoughts.iter().any(|t| matches!(t, Thought::Reasoning(_)));
         let answer = self.thoughts(thoughts);
+        self.thought += usize::from(token.is_some() && reasons && answer.is_empty());
         let events = match (&mut self.parser, token) {
             (Some(p), Some(t)) => p.token(t, &answer),
             (Some(p), None) => p.push(&answer),
@@ -141,6 +144,11 @@ impl Speech {
         !self.part.is_empty()
     }
 
+    /// Tokens that completed text of the reasoning; those of its tags are not among them.
+    pub fn thought(&self) -> usize {
+        self.thought
+    }
+
     /// A tool was called.
     pub fn called(&self) -> bool {
         self.called
@@ -167,6 +175,18 @@ pub fn delta(part: &Part) -> Value {
     v
 }
 
+/// The pieces of calls as whole calls.
+pub fn joined(pieces: &[(usize, ToolCall)]) -> Vec<ToolCall> {
+    let mut calls: Vec<ToolCall> = Vec::new();
+    for (_, c) in pieces {
+        match calls.last_mut() {
+            Some(last) if !c.fresh => last.arguments += &c.arguments,
+            _ => calls.push(c.clone()),
+        }
+    }
+    calls
+}
+
 /// A whole answer as OpenAI's `message`.
 pub fn message(part: &Part) -> Value {
     let text = |t: &str| if t.is_empty() { Value::Null } else { t.into() };
@@ -175,13 +195,7 @@ pub fn message(part: &Part) -> Value {
         v["reasoning_content"] = part.reasoning.clone().into();
     }
     if !part.calls.is_empty() {
-        let mut calls: Vec<ToolCall> = Vec::new();
-        for (_, c) in &part.calls {
-            match calls.last_mut() {
-                Some(last) if !c.fresh => last.arguments += &c.arguments,
-                _ => calls.push(c.clone()),
-            }
-        }
+        let calls = joined(&part.calls);
         v["content"] = text(&part.content);
         let one = |c: &ToolCall| json!({"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}});
         v["tool_calls"] = calls.iter().map(one).collect();

@@ -18,13 +18,13 @@ sub.connect("tcp://" + pub)
 sub.setsockopt(zmq.SUBSCRIBE, b"kv")
 topic, number, batch = sub.recv_multipart()
 seen = [(topic.decode(), int.from_bytes(number, "big"), msgpack.unpackb(batch))]
-req = c.socket(zmq.REQ)
+req = c.socket(zmq.DEALER)
 req.setsockopt(zmq.RCVTIMEO, 20000)
 req.connect("tcp://" + rep)
-req.send((0).to_bytes(8, "big"))
+req.send_multipart([b"", (0).to_bytes(8, "big")])
 repeated = []
 while True:
-    number, batch = req.recv_multipart()
+    empty, number, batch = req.recv_multipart()
     number = int.from_bytes(number, "big", signed=True)
     if number < 0:
         assert batch == b""

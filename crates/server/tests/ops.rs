@@ -1,7 +1,6 @@
 //! What operators see of requests that were really served.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
 mod common;
 
 use std::collections::BTreeMap;

@@ -21,6 +21,14 @@ fn good(path: &str) -> Value {
         "/tokenize" => json!({"prompt": "the cat"}),
         "/detokenize" => json!({"tokens": [104, 105]}),
         "/v1/embeddings" => json!({"input": "the cat"}),
+        "/v1/responses" => json!({"input": "hi", "max_output_tokens": 3}),
+        "/v1/messages" => json!({"messages": user("hi"), "max_tokens": 3}),
+        "/v1/messages/count_tokens" => json!({"messages": user("hi")}),
+        "/api/chat" => json!({"model": "tiny", "messages": user("hi"), "options": {"num_predict": 3}}),
+        "/api/generate" => json!({"model": "tiny", "prompt": "hi", "options": {"num_predict": 3}}),
+        "/api/show" => json!({"model": "tiny"}),
+        "/api/embed" => json!({"model": "tiny", "input": ["the cat", "a"]}),
+        "/api/embeddings" => json!({"model": "tiny", "prompt": "the cat"}),
         other => panic!("no body for {other}: a new route needs one here"),
     }
 }

@@ -249,6 +249,10 @@ fn what_only_looks_like_a_call_is_text_unchanged() {
     ] {
         assert_eq!(parse(style, &["f"], &[text]), [Event::Text(text.into())], "{style:?}");
     }
+    // text after a call keeps its white space
+    let broken = "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}x \n";
+    let want = [events_of(&[("f", "{}")]), vec![Event::Text("x \n".into())]].concat();
+    assert_eq!(parse(Style::Mistral, &[], &[broken]), want);
     // and a call after it is still one
     let text = format!("<tool_call>{{<tool_call>{}", written(Style::Hermes, &[("f", "{}")]));
     let mut want = vec![Event::Text("<tool_call>{<tool_call>".into())];

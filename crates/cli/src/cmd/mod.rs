@@ -26,6 +26,7 @@ mod pull;
 mod quantize;
 mod run;
 mod serve;
+mod several;
 mod techniques;
 mod tokenize;
 mod widths;

@@ -11,8 +11,9 @@ use tamp_text::Message;
 use crate::args::{LoadArgs, RunArgs, SampleArgs};
 use crate::cmd::Ctx;
 use crate::cmd::answer::{Contract, Memory, Timings, request, stream};
-use crate::cmd::load::{Wish, load};
+use crate::cmd::load::{Loaded, Wish, load};
 use crate::cmd::prompt::{self, Prompter};
+use crate::cmd::several;
 use crate::fail::{At, Done, Fail};
 use crate::out::note;
 use crate::pull::{catalog, hub};
@@ -40,10 +41,12 @@ pub fn run(ctx: &Ctx, a: &RunArgs) -> Done {
         Some(p) if p != "-" => p.to_string(),
         _ => stdin()?,
     };
-    answer(
-        ctx,
-        &Ask { model, prompt, sample: &a.sample, load: &a.load, system: a.system.as_deref(), raw: a.raw },
-    )
+    let ask =
+        Ask { model, prompt, sample: &a.sample, load: &a.load, system: a.system.as_deref(), raw: a.raw };
+    match a.answers {
+        1 => answer(ctx, &ask),
+        n => several::answer(ctx, &ask, n),
+    }
 }
 
 /// One word is the prompt, unless it can only be a model.
@@ -78,23 +81,28 @@ fn stdin() -> Done<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Loads, streams, and ends with the line of figures.
-pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
-    let mut l = load(ctx, a.model, a.load, Wish::default())?;
-    let tokens = match &l.template {
+/// The prompt as the model reads it.
+pub fn tokens(l: &Loaded, a: &Ask<'_>) -> Done<Vec<u32>> {
+    match &l.template {
         Some(own) if !a.raw => {
             let mut messages: Vec<Message> = prompt::system(a.system).into_iter().collect();
             messages.push(Message::new("user", a.prompt.as_str()));
-            Prompter::new(Some(own), l.engine.tokenizer())?.tokens(&messages, l.engine.tokenizer())?
+            Prompter::new(Some(own), l.engine.tokenizer())?.tokens(&messages, l.engine.tokenizer())
         }
         own => {
             if own.is_none() && a.system.is_some() {
                 return Err(Fail::usage("this model has no chat template, so a system message has no place")
                     .hint("leave --system away and write it into the prompt"));
             }
-            prompt::raw(&a.prompt, l.engine.tokenizer())
+            Ok(prompt::raw(&a.prompt, l.engine.tokenizer()))
         }
-    };
+    }
+}
+
+/// Loads, streams, and ends with the line of figures.
+pub fn answer(ctx: &Ctx, a: &Ask<'_>) -> Done {
+    let mut l = load(ctx, a.model, a.load, Wish::default())?;
+    let tokens = tokens(&l, a)?;
     let cancel = Cancel::default();
     crate::cmd::on_ctrl_c(&Arc::new(Mutex::new(Some(cancel.clone()))), false);
     let answer = stream(&mut l, request(tokens, a.sample, &cancel), ctx.json)?;

@@ -125,7 +125,7 @@ fn open(ctx: &Ctx, a: &ServeArgs, name: Option<&str>, others: usize) -> Done<Ser
         let pages = pages(&path, &settings, a, batch).map_err(|e| named(e, &path))?;
         settings.add_set(&format!("engine.core.pages={pages}"), "memory")?;
     }
-    let wish = Wish { batch: Some(batch), ..Wish::default() };
+    let wish = Wish { batch: Some(batch), shares: true, ..Wish::default() };
     let loaded = load::load_as(ctx, &path, settings, &a.load, wish)?;
     loaded.settle()?;
     let name = match name {

@@ -58,6 +58,7 @@ async fn about(State(app): State<Arc<App>>) -> Json<Value> {
         "draining": app.drain.is_draining(),
         "requests_under_way": app.drain.busy(),
         "models": models,
+        "think_gate": app.gate.acts(),
         "rooms": rooms,
     }))
 }

@@ -7,14 +7,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Map, Value, json};
 use tamp_base::ids::Token;
-use tamp_text::{Message, think};
+use tamp_text::Message;
 
 use super::openai::{Head, Options, pace};
+use super::turn::{self, Turn};
 use super::{Method, Route};
 use crate::answer::{Likely, Said, Whole, finish_word, token_text};
-use crate::ask::{self, Ask, conversation, sampling};
+use crate::ask::{self, conversation, sampling};
 use crate::call::Call;
 use crate::error::ApiError;
+use crate::layer::thinkgate;
 use crate::limits::Limits;
 use crate::model::Served;
 use crate::send::sse::{self, Say, data};
@@ -80,8 +82,11 @@ static OWN: &[Field] = &[
 ];
 
 /// Fields of the body.
-pub static SHAPE: Shape =
-    Shape { name: "Chat", groups: &[MODEL, TALK, OWN, SAMPLING, SENDING, IDLE], required: &["messages"] };
+pub static SHAPE: Shape = Shape {
+    name: "Chat",
+    groups: &[MODEL, TALK, OWN, thinkgate::FIELDS, SAMPLING, SENDING, IDLE],
+    required: &["messages"],
+};
 
 /// The route.
 pub static ROUTE: Route = Route {
@@ -95,9 +100,12 @@ pub static ROUTE: Route = Route {
 
 /// A conversation as it was sent.
 pub struct Talk {
-    messages: Vec<Message>,
-    tools: Tools,
-    extra: Map<String, Value>,
+    /// what was said
+    pub messages: Vec<Message>,
+    /// what may be called
+    pub tools: Tools,
+    /// variables of the template
+    pub extra: Map<String, Value>,
     generation: bool,
 }
 
@@ -155,29 +163,16 @@ async fn chat(call: Call) -> Result<Response, ApiError> {
         }
     };
     let options = Options::read(&form)?;
-    let spec = format::read(form.get("response_format"))?;
-    let (text, tokens, tools) = Talk::read(&form, &app.limits)?.prompt(&model).await?;
-    if let Some(spec) = tools.constrain(spec, &model)? {
-        if wish.ignore_eos {
-            let why = "`ignore_eos` would go on where the answer's form ends; send one of the two";
-            return Err(ApiError::field("ignore_eos", why));
-        }
-        wish.constraint = Some(ask::grammar(&model, spec).await?);
-    }
-    let ask = Ask::new(&call, model.clone());
-    let head = |kind: &'static str| Head::new(kind, "chatcmpl", &ask, wish.params.seed);
-    let parser = tools.parser(&model)?;
-    // An answer whose form is given has it from its first token on.
-    let opened = think::opened_by(&text) && wish.constraint.is_none();
-    let speech = |i: usize| Speech::new(opened, parser.clone(), format!("call_{}_{i}", ask.seen.id));
-    let flows = ask.submit(vec![tokens], &wish).await?;
-    let speeches: Vec<Speech> = (0..flows.len()).map(speech).collect();
-    if wish.streams {
+    let (streams, seed) = (wish.streams, wish.params.seed);
+    let Turn { ask, flows, speeches, gate, .. } = turn::begin(&call, &form, model.clone(), wish).await?;
+    let head = |kind: &'static str| Head::new(kind, "chatcmpl", &ask, seed).gated(gate);
+    if streams {
         let choices =
             speeches.into_iter().map(|speech| Choice { speech, begun: false, done: None }).collect();
         let head = head("chat.completion.chunk");
         let say = Stream { head, model, options, choices, bill: Bill::default() };
-        return Ok(sse::response(flows, say, pace(&app)?, app.limits.keep_alive));
+        let response = sse::response(flows, say, pace(&app)?, app.limits.keep_alive);
+        return Ok(thinkgate::mark(gate, response));
     }
     let whole = flows.whole().await?;
     let mut bill = Bill::default();
@@ -189,7 +184,7 @@ async fn chat(call: Call) -> Result<Response, ApiError> {
     let mut body = head("chat.completion").json();
     body["choices"] = choices.into();
     body["usage"] = bill.json();
-    Ok(Json(body).into_response())
+    Ok(thinkgate::mark(gate, Json(body).into_response()))
 }
 
 fn choice(i: usize, w: &Whole, mut speech: Speech, model: &Served) -> Value {

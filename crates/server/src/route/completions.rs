@@ -206,7 +206,7 @@ impl Say for Stream {
             }
             Said::Text(text) => self.choices[i].text += &text,
             Said::Done(a) => {
-                self.bill.add(&a, i % self.per == 0);
+                self.bill.add(&a, i.is_multiple_of(self.per));
                 let failed = a.failure.as_ref().map(ApiError::from);
                 self.choices[i].done = Some((finish_word(a.finish_reason), failed));
             }

@@ -1,6 +1,8 @@
 //! `/v1/embeddings`: the mean of the hidden states over a text. A model made for generation gives vectors that are
 //! comparable with each other, not with those of a model trained for embeddings.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::routing::post;
 use serde_json::{Value, json};
@@ -13,6 +15,7 @@ use super::{Method, Route};
 use crate::ask::{self, Ask, Wish, plain};
 use crate::call::Call;
 use crate::error::ApiError;
+use crate::model::Served;
 use crate::wire::fields::{IDLE, MODEL};
 use crate::wire::form::{Field, Form, Shape, What, field, out_of_range};
 
@@ -65,6 +68,25 @@ async fn embeddings(call: Call) -> Result<Json<Value>, ApiError> {
             other => return Err(out_of_range("input", other, "text, token ids, or an array of these")),
         });
     }
+    let (vectors, total) = vectors(&call, &model, prompts).await?;
+    let mut data = Vec::with_capacity(vectors.len());
+    for (i, vector) in vectors.into_iter().enumerate() {
+        let vector = if base64 { encode(&vector).into() } else { json!(vector) };
+        data.push(json!({"object": "embedding", "index": i, "embedding": vector}));
+    }
+    let usage = json!({"prompt_tokens": total, "total_tokens": total});
+    Ok(Json(json!({"object": "list", "model": &*model.name, "data": data, "usage": usage})))
+}
+
+/// The vectors of texts, each of length 1, and the sum of their tokens.
+///
+/// # Errors
+/// A text the context does not hold; an engine that gives none.
+pub async fn vectors(
+    call: &Call,
+    model: &Arc<Served>,
+    prompts: Vec<Vec<Token>>,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
     let wish = Wish {
         params: Params::default(),
         max_tokens: Some(1),
@@ -78,21 +100,17 @@ async fn embeddings(call: Call) -> Result<Json<Value>, ApiError> {
         choices: 1,
         streams: false,
     };
-    let whole = Ask::new(&call, model.clone()).submit(prompts, &wish).await?.whole().await?;
-    let mut data = Vec::with_capacity(whole.len());
+    let whole = Ask::new(call, model.clone()).submit(prompts, &wish).await?.whole().await?;
     let mut total = 0;
-    for (i, w) in whole.into_iter().enumerate() {
+    let mut out = Vec::with_capacity(whole.len());
+    for w in whole {
         total += w.answer.prompt_tokens.len();
         let Some(vector) = w.answer.embedding else {
-            let why = format!("the engine of `{}` gives no embeddings", model.name);
-            return Err(ApiError::internal(why));
+            return Err(ApiError::internal(format!("the engine of `{}` gives no embeddings", model.name)));
         };
-        let vector = unit(vector);
-        let vector = if base64 { encode(&vector).into() } else { json!(vector) };
-        data.push(json!({"object": "embedding", "index": i, "embedding": vector}));
+        out.push(unit(vector));
     }
-    let usage = json!({"prompt_tokens": total, "total_tokens": total});
-    Ok(Json(json!({"object": "list", "model": &*model.name, "data": data, "usage": usage})))
+    Ok((out, total))
 }
 
 /// Of length 1, as clients that compare by dot product expect; a zero vector stays.

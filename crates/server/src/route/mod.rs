@@ -1,16 +1,20 @@
 //! The routes: one table, from which the router, the OpenAPI document and the list of keyless paths are made.
 
 mod about;
+mod anthropic;
 pub mod chat;
 pub mod completions;
-mod embeddings;
+pub mod embeddings;
 mod health;
 mod metrics;
 mod models;
+mod ollama;
 mod openai;
 pub mod openapi;
 mod render;
+mod responses;
 mod tokenize;
+mod turn;
 
 use std::sync::Arc;
 
@@ -69,9 +73,17 @@ pub static ROUTES: &[&Route] = &[
     &embeddings::ROUTE,
     &tokenize::TOKENIZE,
     &tokenize::DETOKENIZE,
-    &metrics::METRICS,
-    &metrics::TRACE,
-    &metrics::STANDING,
+    &responses::ROUTE,
+    &anthropic::MESSAGES,
+    &anthropic::COUNT,
+    &ollama::chat::CHAT,
+    &ollama::chat::GENERATE,
+    &ollama::about::TAGS,
+    &ollama::about::SHOW,
+    &ollama::about::VERSION,
+    &ollama::about::PS,
+    &ollama::embed::MANY,
+    &ollama::embed::ONE,
     &openapi::ROUTE,
 ];
 
@@ -103,6 +115,7 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), layer::busy::layer))
         .layer(from_fn_with_state(app.clone(), layer::auth::layer))
         .layer(from_fn_with_state(app.clone(), layer::host::layer))
+        .layer(axum::middleware::from_fn(layer::dialect::layer))
         .layer(from_fn_with_state(app.clone(), layer::id::layer))
         .with_state(app)
 }

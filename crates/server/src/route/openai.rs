@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::ask::Ask;
 use crate::error::ApiError;
+use crate::layer::thinkgate;
 use crate::send::{Pace, TABLE, sse::data};
 use crate::wire::form::{Form, object, out_of_range};
 use crate::wire::usage::Bill;
@@ -21,6 +22,8 @@ pub struct Head {
     /// what ran: two answers with the same request, seed and fingerprint are the same
     fingerprint: String,
     seed: u64,
+    /// why the model was told not to think
+    gate: Option<&'static str>,
 }
 
 impl Head {
@@ -33,15 +36,24 @@ impl Head {
             model: ask.model.name.clone(),
             fingerprint: ask.model.handle.plan().hash.clone(),
             seed,
+            gate: None,
         }
+    }
+
+    /// Tells that a rule turned thinking off.
+    pub fn gated(mut self, rule: Option<&'static str>) -> Self {
+        self.gate = rule;
+        self
     }
 
     /// As the beginning of an object.
     pub fn json(&self) -> Value {
-        json!({
+        let mut v = json!({
             "id": self.id, "object": self.kind, "created": self.created, "model": &*self.model,
             "system_fingerprint": self.fingerprint, "seed": self.seed,
-        })
+        });
+        thinkgate::tell(self.gate, &mut v);
+        v
     }
 }
 

@@ -22,5 +22,5 @@ pub static TABLE: Table<dyn Pace, ()> =
 
 /// Every room of the server.
 pub fn rooms() -> Vec<Room> {
-    std::iter::once(TABLE.room()).chain(crate::ops::rooms()).collect()
+    [TABLE.room(), crate::layer::thinkgate::TABLE.room()].into_iter().chain(crate::ops::rooms()).collect()
 }

@@ -23,6 +23,14 @@ pub trait Say: Send {
     fn write(&mut self, out: &mut Vec<u8>);
     /// Writes the last words, when all sequences are over.
     fn end(&mut self, out: &mut Vec<u8>);
+    /// Writes a sign of life when there is nothing to say.
+    fn alive(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
+    }
+    /// The content type.
+    fn kind(&self) -> &'static str {
+        "text/event-stream"
+    }
     /// Writes that it cannot go on.
     fn fail(&mut self, e: &ApiError, out: &mut Vec<u8>) {
         data(&e.body(), out);
@@ -35,6 +43,14 @@ pub fn data(v: &Value, out: &mut Vec<u8>) {
     // Compact JSON has no line breaks, so one line is one event.
     let _ = serde_json::to_writer(&mut *out, v);
     out.extend_from_slice(b"\n\n");
+}
+
+/// An event with a name.
+pub fn named(name: &str, v: &Value, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'\n');
+    data(v, out);
 }
 
 /// Gathers what sequences say until the pace lets it out.
@@ -111,7 +127,7 @@ impl<S: Say> Writer<S> {
                     }
                 },
                 () = sleep_until(until) => match left {
-                    None => out.extend_from_slice(b": keep-alive\n\n"),
+                    None => self.gather.say.alive(&mut out),
                     Some(_) => self.gather.flush(&mut out),
                 },
             }
@@ -132,6 +148,7 @@ pub fn response<S: Say + 'static>(
     pace: Box<dyn Pace>,
     keep_alive: Duration,
 ) -> Response {
+    let kind = say.kind();
     let gather = Gather::new(say, pace, flows.len());
     let writer = Writer { flows, gather, keep_alive, over: false };
     let stream = stream::unfold(writer, |mut w| async move {
@@ -139,7 +156,7 @@ pub fn response<S: Say + 'static>(
         Some((Ok::<_, std::convert::Infallible>(bytes), w))
     });
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CONTENT_TYPE, HeaderValue::from_static(kind)),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // Proxies that gather responses would hold tokens back.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),

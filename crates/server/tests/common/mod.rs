@@ -37,13 +37,19 @@ pub fn served(name: &str, options: EngineOptions) -> Arc<Served> {
 
 /// … with another template.
 pub fn served_as(name: &str, options: EngineOptions, template: Option<&str>) -> Arc<Served> {
+    served_with(name, options, template, &[])
+}
+
+/// … with other techniques, as `--use` names them.
+pub fn served_with(name: &str, options: EngineOptions, template: Option<&str>, uses: &[&str]) -> Arc<Served> {
     let weights =
         Weights::from_gguf_bytes(Tiny { context: CTX, ..Tiny::new(Arch::Qwen2, 7) }.build()).unwrap();
     let own = template_of(&weights.meta).map(str::to_string);
     let tokenizer = Arc::new(Tokenizer::from_meta(&weights.meta).unwrap());
     let device = Arc::new(Cpu::new(Arc::new(Pool::new(1, false)), rung::available().next().unwrap()));
     let clock = Arc::new(SystemClock::default());
-    let settings = Settings::default();
+    let mut settings = Settings::default();
+    uses.iter().for_each(|u| settings.add_use(u, "test").unwrap());
     let engine =
         Engine::load(&weights, device, || Ok(tokenizer), &settings, options, clock, &mut |_, _| ()).unwrap();
     let (handle, driver) = drive(engine).unwrap();
@@ -61,7 +67,11 @@ pub struct Running {
 
 /// With changes to its state.
 pub fn start_with(options: EngineOptions, change: impl FnOnce(&mut App)) -> Running {
-    let model = served("tiny", options);
+    start_model(served("tiny", options), change)
+}
+
+/// … over this model.
+pub fn start_model(model: Arc<Served>, change: impl FnOnce(&mut App)) -> Running {
     let handle = model.handle.clone();
     let mut app = App::new(Box::new(Fixed::new(vec![model])));
     change(&mut app);
@@ -106,11 +116,15 @@ impl Response {
     }
 
     pub fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or("").to_string()
+        let v = self.json();
+        let code = if v["error"].is_string() { &v["code"] } else { &v["error"]["code"] };
+        code.as_str().unwrap_or("").to_string()
     }
 
     pub fn message(&self) -> String {
-        self.json()["error"]["message"].as_str().unwrap_or("").to_string()
+        let v = self.json();
+        let says = if v["error"].is_string() { &v["error"] } else { &v["error"]["message"] };
+        says.as_str().unwrap_or("").to_string()
     }
 
     /// The events of a stream; the last must be `[DONE]`.
@@ -121,6 +135,27 @@ impl Response {
             text.split("\n\n").filter(|e| !e.is_empty() && !e.starts_with(':')).collect();
         assert_eq!(lines.pop(), Some("data: [DONE]"), "{text}");
         lines.iter().map(|l| serde_json::from_str(l.strip_prefix("data: ").unwrap()).unwrap()).collect()
+    }
+}
+
+impl Response {
+    /// The events of a stream whose events have names.
+    pub fn named(&self) -> Vec<(String, Value)> {
+        let text = std::str::from_utf8(&self.body).unwrap();
+        assert!(text.ends_with("\n\n"), "{text}");
+        let one = |e: &str| {
+            let (name, data) = e.split_once('\n').unwrap();
+            let name = name.strip_prefix("event: ").unwrap().to_string();
+            (name, serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap())
+        };
+        text.split("\n\n").filter(|e| !e.is_empty() && !e.starts_with(':')).map(one).collect()
+    }
+
+    /// The objects of a stream of lines.
+    pub fn lines(&self) -> Vec<Value> {
+        let text = std::str::from_utf8(&self.body).unwrap();
+        assert!(text.ends_with('\n'), "{text}");
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 }
 

@@ -52,8 +52,8 @@ enum Digits {
     Point,
     Fraction,
     Exponent,
-    ExponentSign,
-    ExponentDigits,
+    PowerSign,
+    Power,
 }
 
 impl Scan {
@@ -159,9 +159,9 @@ impl Scan {
             (Zero | Whole, '.') => Point,
             (Point | Fraction, '0'..='9') => Fraction,
             (Zero | Whole | Fraction, 'e' | 'E') => Exponent,
-            (Exponent, '+' | '-') => ExponentSign,
-            (Exponent | ExponentSign | ExponentDigits, '0'..='9') => ExponentDigits,
-            (Zero | Whole | Fraction | ExponentDigits, _) => {
+            (Exponent, '+' | '-') => PowerSign,
+            (Exponent | PowerSign | Power, '0'..='9') => Power,
+            (Zero | Whole | Fraction | Power, _) => {
                 self.want = Want::After;
                 return if self.open.is_empty() { Step::Past } else { self.push(c) };
             }
