@@ -24,6 +24,9 @@ pub struct Work {
     pub layers: u64,
     /// Weight bytes read, packed size, summed over forwards.
     pub weight_bytes: u64,
+    /// KV bytes that were not read again because rows of several sequences took them together.
+    #[serde(default)]
+    pub kv_bytes_spared: u64,
     /// Draft tokens the target judged.
     pub draft_tested: u64,
     /// Draft tokens kept.
@@ -36,6 +39,7 @@ impl std::ops::AddAssign for Work {
         self.target_positions += o.target_positions;
         self.layers += o.layers;
         self.weight_bytes += o.weight_bytes;
+        self.kv_bytes_spared += o.kv_bytes_spared;
         self.draft_tested += o.draft_tested;
         self.draft_accepted += o.draft_accepted;
     }

@@ -174,6 +174,7 @@ pub fn sample<D: Device>(
             ("spec.accept", stats_after.accept, stats.accept),
             ("kv.prefix", stats_after.reuse, stats.reuse),
             ("engine.coalesce", stats_after.coalesce, stats.coalesce),
+            ("kv.pick", stats_after.pick, stats.pick),
         ]
         .into_iter()
         .map(|(room, after, before)| (member(&plan.techniques, room), acts(after, before)))

@@ -27,6 +27,7 @@ pub fn since(after: Work, before: Work) -> Work {
         target_positions: after.target_positions - before.target_positions,
         layers: after.layers - before.layers,
         weight_bytes: after.weight_bytes - before.weight_bytes,
+        kv_bytes_spared: after.kv_bytes_spared - before.kv_bytes_spared,
         draft_tested: after.draft_tested - before.draft_tested,
         draft_accepted: after.draft_accepted - before.draft_accepted,
     }

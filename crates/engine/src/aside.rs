@@ -1,4 +1,5 @@
-//! What stands beside the loop: who is told of it, what it gives up when memory runs short, what its steps cost.
+//! What stands beside the loop: who is told of it, what it gives up when memory runs short, whose keys are
+//! read together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use tamp_base::card::{Card, CardError};
 use tamp_base::ids::SeqId;
 use tamp_base::settings::Settings;
 use tamp_base::span::Collector;
+use tamp_kv::pick::{self, Pick};
 use tamp_kv::{Device, KvEvent};
 
 use crate::Engine;
@@ -14,7 +16,6 @@ use crate::policy::Line;
 use crate::pressure::{self, Actions, Facts, Pressure};
 use crate::rows::Rows;
 use crate::trace::{self, Trace};
-use crate::widths::Widths;
 
 /// A room and the card that was chosen for it.
 type Chosen = (&'static str, &'static Card);
@@ -22,43 +23,34 @@ type Chosen = (&'static str, &'static Card);
 /// State beside the loop; no sequence's.
 pub(crate) struct Aside {
     pub trace: Box<dyn Trace>,
+    pub pick: Box<dyn Pick>,
     pressure: Box<dyn Pressure>,
     /// holds until asked again
     pub eased: Actions,
-    pub widths: Widths,
     /// when the turn under way began
     began: Duration,
-    rows: usize,
     /// most pages that were ever in use: those were written once and stay resident
     peak: usize,
 }
 
 impl Aside {
-    /// Opens both rooms; their cards are for the plan.
-    pub fn open(settings: &Settings) -> Result<(Aside, [Chosen; 2]), CardError> {
+    /// Opens its rooms; their cards are for the plan.
+    pub fn open(settings: &Settings) -> Result<(Aside, [Chosen; 3]), CardError> {
         let (trace, trace_card) = trace::TABLE.open(&(), settings)?;
         let (pressure, pressure_card) = pressure::TABLE.open(&(), settings)?;
-        let cards = [(trace::TABLE.room, trace_card), (pressure::TABLE.room, pressure_card)];
-        let aside = Aside {
-            trace,
-            pressure,
-            eased: Actions::default(),
-            widths: Widths::default(),
-            began: Duration::ZERO,
-            rows: 0,
-            peak: 0,
-        };
+        let (pick, pick_card) = pick::TABLE.open(&(), settings)?;
+        let cards = [
+            (trace::TABLE.room, trace_card),
+            (pressure::TABLE.room, pressure_card),
+            (pick::TABLE.room, pick_card),
+        ];
+        let aside =
+            Aside { trace, pick, pressure, eased: Actions::default(), began: Duration::ZERO, peak: 0 };
         Ok((aside, cards))
-    }
-
-    /// A forward pass of `rows` rows is laid out.
-    pub fn laid(&mut self, rows: usize) {
-        self.rows = rows;
     }
 
     /// The turn is over.
     pub fn turned(&mut self, now: Duration) {
-        self.widths.learn(self.rows, now.saturating_sub(self.began).as_nanos() as u64);
         self.trace.turn(self.began, now);
     }
 }
@@ -109,9 +101,7 @@ impl<D: Device> Engine<D> {
 
     /// Tells of the rows of a turn as they are laid.
     pub(crate) fn tell_laid(&mut self, rows: &Rows) {
-        let mut all = 0;
         for laid in &rows.parts {
-            all += laid.nodes.len();
             let Some(seq) = self.seqs.get(&laid.seq) else { continue };
             let committed = self.kv.len(laid.seq);
             let t = &seq.timings;
@@ -125,7 +115,6 @@ impl<D: Device> Engine<D> {
                     .then(|| Duration::from_nanos(t.received_ns)),
             });
         }
-        self.aside.laid(all);
     }
 
     /// Replaces what watches memory, for experiments and tests that bring their own.

@@ -101,7 +101,7 @@ pub static TABLE: Table<dyn Gate, ()> = Table { room: "engine.gate", rows: &[&TO
 static TOKENBUDGET: Entry<dyn Gate, ()> = Entry {
     card: Card {
         name: "tokenbudget",
-        aka: "TokenBudgetGate, wave 21",
+        aka: "TokenBudgetGate (wave 21/22)",
         about: "tokens are reserved before the step that says them; an answer ends when its caller's budget is spent",
         paper: "",
         claim: "token budget overshoot: hard 0 overshoot",
@@ -172,7 +172,7 @@ struct Grant {
 
 /// What the gate says to a sequence that wants to take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pass {
+pub enum Pass {
     /// go on
     Go,
     /// others hold what is left, and may give it back
@@ -182,7 +182,7 @@ pub(crate) enum Pass {
 }
 
 /// The gate with its books.
-pub(crate) struct Gates {
+pub struct Gates {
     gate: Box<dyn Gate>,
     grants: BTreeMap<SeqId, Grant>,
     /// tokens beyond their budget, of live sequences that have any
@@ -192,6 +192,7 @@ pub(crate) struct Gates {
 }
 
 impl Gates {
+    /// Nobody has reserved anything yet.
     pub fn new(gate: Box<dyn Gate>) -> Gates {
         Gates {
             gate,
@@ -277,6 +278,7 @@ impl Gates {
         }
     }
 
+    /// asked, let through, held back
     pub fn acts(&self) -> Acts {
         self.acts
     }

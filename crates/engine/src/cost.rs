@@ -49,15 +49,37 @@ pub struct Load {
     pub keys: u64,
 }
 
-/// What a request would take alone.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// What is known of a request before it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// prompt tokens that must be computed
+    pub prefill: usize,
+    /// prompt tokens that are there already
+    pub cached: usize,
+    /// new tokens
+    pub decode: f64,
+    /// rows of a forward pass at most
+    pub chunk: usize,
+    /// answers under way beside it, taken to attend as many keys as it does
+    pub beside: usize,
+}
+
+/// A request's part of the engine's busy time, and of its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Estimate {
-    /// for the rest of the prompt, ms
-    pub prefill_ms: f64,
-    /// for the answer, ms
-    pub decode_ms: f64,
+    /// for the prompt, ns
+    pub prefill_ns: f64,
+    /// for the answer, ns
+    pub decode_ns: f64,
     /// KV pages held, page · ms
     pub page_ms: f64,
+}
+
+impl Estimate {
+    /// Busy time, ns.
+    pub fn busy_ns(&self) -> f64 {
+        self.prefill_ns + self.decode_ns
+    }
 }
 
 impl Rates {
@@ -74,18 +96,33 @@ impl Rates {
         dot(&self.all(), &Self::row(load))
     }
 
-    /// A prompt of which `cached` positions need no computing, and `tokens` of answer, in passes of `chunk` rows, with
-    /// nobody beside it.
-    pub fn estimate(&self, prompt: usize, cached: usize, tokens: usize, chunk: usize) -> Estimate {
-        let rest = prompt.saturating_sub(cached).max(1);
-        let passes = rest.div_ceil(chunk.max(1)) as f64;
-        let (p, r, n) = (prompt as f64, rest as f64, tokens.saturating_sub(1) as f64);
-        let attended = r * (p - r / 2.0) / 1e3;
-        let prefill = passes * self.base + r * self.prompt + attended * self.key;
-        let decode = n * (self.base + self.token) + n * (p + n / 2.0) / 1e3 * self.key;
-        let pages = |positions: f64| (positions / PAGE as f64).ceil();
-        let page_ns = pages(p - r / 2.0) * prefill + pages(p + n / 2.0) * decode;
-        Estimate { prefill_ms: prefill / 1e6, decode_ms: decode / 1e6, page_ms: page_ns / 1e6 }
+    /// What a request will be charged, and hold. The steps of a phase are taken to be alike; company makes them cheaper
+    /// and longer.
+    pub fn estimate(&self, asked: &Asked) -> Estimate {
+        let (chunk, rows) = (asked.chunk.max(1) as f64, asked.prefill.max(1) as f64);
+        let (start, said) = (asked.cached as f64, (asked.decode - 1.0).max(0.0));
+        let prompt = start + rows;
+        let passes = (rows / chunk).ceil();
+        // A row attends all before it and itself.
+        let attended = rows * (start + (rows + 1.0) / 2.0) / passes / 1e3;
+        let (prefill, prefill_wall) =
+            self.shared(rows / passes * self.prompt + attended * self.key, prompt, asked.beside);
+        let keys = (prompt + (said + 1.0) / 2.0) / 1e3;
+        let (decode, decode_wall) = self.shared(self.token + keys * self.key, prompt, asked.beside);
+        // Pages grow along with the rows: half of what a phase adds is held on average over it.
+        let pages = |positions: f64| positions / PAGE as f64;
+        let page_ns = pages((start + prompt) / 2.0) * passes * prefill_wall
+            + pages(prompt + said / 2.0) * said * decode_wall;
+        Estimate { prefill_ns: passes * prefill, decode_ns: said * decode, page_ms: page_ns / 1e6 }
+    }
+
+    /// The charge of a part whose rows and keys cost `own`, in a step with `beside` answers over `keys` keys, and the
+    /// step's time.
+    fn shared(&self, own: f64, keys: f64, beside: usize) -> (f64, f64) {
+        let others = beside as f64 * (self.token + keys / 1e3 * self.key);
+        let (time, solo) = (self.base + own + others, self.base + own);
+        let all = solo + beside as f64 * self.base + others;
+        (if all > 0.0 { time * solo / all } else { 0.0 }, time)
     }
 }
 

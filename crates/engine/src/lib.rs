@@ -14,7 +14,6 @@
 //! | [`outlet`], [`intake`] | the bounded ends towards other threads |
 //! | [`drive`] | an engine on its own thread |
 //! | [`trace`], [`pressure`] | the rooms `engine.trace` and `engine.pressure` |
-//! | [`widths`] | what a forward pass of so many rows takes |
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
@@ -45,7 +44,6 @@ mod stats;
 mod step;
 pub mod trace;
 pub mod turn;
-pub mod widths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

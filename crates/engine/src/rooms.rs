@@ -67,6 +67,7 @@ pub fn rooms() -> Vec<Room> {
         tamp_spec::propose::TABLE.room(),
         tamp_spec::accept::TABLE.room(),
         tamp_kv::codec::TABLE.room(),
+        tamp_kv::pick::TABLE.room(),
         Room { name: DECODE, cards: vec![&NATIVE, &DECODED] },
         Room { name: RESIDENCY, cards: vec![&MAP, &READ] },
         Room { name: "kernels.isa", cards: vec![&AUTO, &PORTABLE, &AVX2, &AVX512, &NEON] },

@@ -154,6 +154,7 @@ impl<D: Device> Engine<D> {
             }
             rows.parts.push(Laid { seq: part.seq, first, nodes, rows: part.rows, chooses });
         }
+        self.aside.pick.pick(&mut rows.batch.maps);
         self.tell_laid(&rows);
         rows
     }

@@ -5,7 +5,7 @@ use tamp_base::count::{Acts, Work};
 use tamp_kv::Device;
 
 use crate::cost::{self, Rates};
-use crate::{Engine, forecast, pressure, widths};
+use crate::{Engine, forecast, pressure};
 
 /// What an engine has done so far, and how it stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -30,6 +30,8 @@ pub struct Stats {
     pub idle: Acts,
     /// newcomers, and those that waited for a common prefix
     pub coalesce: Acts,
+    /// batches, and those in which sequences had their keys read together
+    pub pick: Acts,
     /// prompt positions looked for in the prefix cache
     pub prefix_asked: u64,
     /// and found
@@ -42,7 +44,7 @@ pub struct Stats {
     pub pages_total: usize,
     /// time in steps; the costs of all sequences sum to it
     pub busy_ns: u64,
-    /// what steps take
+    /// what steps take; a guess while `busy_ns` is 0
     pub rates: Rates,
     /// how well that foretells steps
     pub cost: cost::Score,
@@ -52,8 +54,6 @@ pub struct Stats {
     pub gate: Acts,
     /// what is given up for want of memory
     pub eased: pressure::Actions,
-    /// what forward passes take
-    pub widths: widths::Widths,
 }
 
 impl<D: Device> Engine<D> {
@@ -83,7 +83,7 @@ impl<D: Device> Engine<D> {
             forecast: self.forecast.score(),
             gate: self.gates.acts(),
             eased: self.aside.eased,
-            widths: self.aside.widths,
+            pick: self.aside.pick.acts(),
         }
     }
 

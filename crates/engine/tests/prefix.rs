@@ -106,3 +106,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn keys_read_together_change_no_answer_and_are_counted() {
+    let (n, common) = (5, 2 * 512 + 40);
+    let requests: Vec<_> = (0..n)
+        .map(|i| {
+            let own = prompt(100 + i, 1 + 37 * i as usize);
+            request([prompt(1, common), own].concat(), 6, if i % 2 == 0 { greedy() } else { warm(i) })
+        })
+        .collect();
+    let run = |pick: &'static str| {
+        let mut e = sharing(options(1536, 256, 8), &[BOTH[0], BOTH[1], pick]);
+        let got = run_all(&mut e, requests.clone());
+        let kv = &e.plan().kv;
+        let position = kv.bytes / (kv.pages * PAGE) as u64;
+        (got.into_iter().map(|a| a.tokens).collect::<Vec<_>>(), e.stats(), position)
+    };
+    let (own, plain, _) = run("kv.pick=own");
+    let (together, stats, position) = run("kv.pick=dedupe");
+    assert_eq!(own, requests.iter().map(|r| alone(r.clone()).tokens).collect::<Vec<_>>());
+    assert_eq!(together, own);
+    assert_eq!((plain.work.kv_bytes_spared, plain.pick.asked), (0, 0));
+    assert!(stats.pick.acted > 0 && stats.work.kv_bytes_spared > 0, "{:?}", stats.pick);
+    assert_eq!(stats.work.kv_bytes_spared % (512 * position), 0, "whole chunks of 512 positions");
+}

@@ -189,6 +189,10 @@ impl Device for Cpu {
         *out = ticket;
     }
 
+    fn spared(&self, buf: &Buf) -> usize {
+        buf.spared
+    }
+
     fn buf_bytes(&self, buf: &Buf) -> usize {
         buf.bytes()
     }

@@ -47,6 +47,15 @@ pub struct SeqRows {
     pub table: usize,
 }
 
+/// Sequences of a batch whose first positions sit in the same pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alike {
+    /// indices into [`RowMap::seqs`]; one alone when its rows branch
+    pub seqs: Vec<u32>,
+    /// positions `0..keys` have the same page in the table of each; none has fewer committed
+    pub keys: usize,
+}
+
 /// What a device must know of a batch's rows; host data, built once per batch and KV group.
 ///
 /// Row `r` of sequence `s` with index `i = r - s.first` writes its K and V into slot `s.committed + i` and attends
@@ -66,6 +75,8 @@ pub struct RowMap {
     pub path: Vec<u32>,
     /// `[rows]` start of the row's part of `path`; `None` when slot index = position all along
     pub path_at: Vec<Option<u32>>,
+    /// sequences that a device may attend for together, where it saves reading; no result depends on it
+    pub alike: Vec<Alike>,
 }
 
 impl RowMap {
@@ -385,6 +396,12 @@ pub trait Device: Send + Sync {
     fn read_back(&self, buf: &Self::Buf, what: Read) -> Self::Ticket;
     /// Finishes a read: the values replace `out`'s contents.
     fn wait(&self, ticket: Self::Ticket, out: &mut Vec<f32>);
+
+    /// Positions whose K and V, in each layer, the batch embedded last does not read again because rows that
+    /// [`RowMap::alike`] names attend to them together.
+    fn spared(&self, _: &Self::Buf) -> usize {
+        0
+    }
 
     /// Bytes a batch's activations and scratch take once fully used.
     fn buf_bytes(&self, buf: &Self::Buf) -> usize;

@@ -116,6 +116,7 @@ fn layer(cpu: &Cpu) -> (u64, u64) {
             table: (0..40).map(PageId).collect(),
             path: vec![],
             path_at: vec![None; count],
+            alike: vec![],
         };
         let tokens: Vec<u32> = (0..count).map(|i| ((committed + i) * 7 % vocab) as u32).collect();
         cpu.embed(&table, &tokens, &rows, &rope, &mut buf);

@@ -7,6 +7,7 @@
 //! | [`layer`] | where a model layer's K and V live |
 //! | [`tier`] | the room `kv.tier`: where cached pages go beside memory |
 //! | [`codec`] | the room `kv.codec`: how a stored element is written |
+//! | [`pick`] | the room `kv.pick`: which keys a batch's rows read together |
 //! | [`Kv`] | the book together with the device's pages |
 //!
 //! Nobody writes a page outside a forward pass, and a forward pass runs the queued copies before anything else. So a
@@ -16,6 +17,7 @@
 pub mod book;
 pub mod codec;
 pub mod layer;
+pub mod pick;
 mod pool;
 pub mod prefix;
 mod spill;
@@ -213,6 +215,11 @@ impl<D: Device> Kv<D> {
     /// Geometry of the groups.
     pub fn shapes(&self) -> &[KvShape] {
         &self.shapes
+    }
+
+    /// Bytes of one position's K and V, all groups and layers.
+    pub fn position_bytes(&self) -> usize {
+        self.shapes.iter().map(|s| s.page_bytes() / PAGE).sum()
     }
 
     /// Whether the books balance; run after every step in tests and when idle.

@@ -45,6 +45,7 @@ impl<D: Device> Model<D> {
         }
         run.work.target_forwards += 1;
         run.work.target_positions += batch.rows.len() as u64;
+        run.work.kv_bytes_spared += (device.spared(buf) * kv.position_bytes()) as u64;
         run.work.weight_bytes += self.bytes_read(run.layers(self.layers.len()).len(), !wanted.is_empty());
         Ok(out)
     }

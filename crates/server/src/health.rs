@@ -18,7 +18,7 @@ const fn limit(name: &'static str, about: &'static str, default: &'static str) -
 /// The card of [`Health`].
 pub static CARD: Card = Card {
     name: "monitor",
-    aka: "InferenceHealthMonitor",
+    aka: "InferenceHealthMonitor (wave 21/22)",
     about: "rolling p99 of queue, first token, token and whole times, and the share of failures, against limits",
     paper: "",
     claim: "incident detection: rolling-window p99/error",

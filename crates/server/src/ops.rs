@@ -10,11 +10,12 @@ use tamp_base::card::{Card, CardError, Effect, Knobs, Room};
 use tamp_base::ids::{PAGE, TenantId};
 use tamp_base::settings::Settings;
 use tamp_engine::FinishReason;
+use tamp_engine::cost::{Asked, Estimate};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::health::{self, Health, Judgement, Metric};
-use crate::layer::cost::{self, Asked, Costs, Estimate};
+use crate::layer::cost::{self, Costs};
 use crate::layer::sla::{self, Objectives, Report, Sla};
 use crate::layer::span::{self, Names};
 use crate::metrics::{Metrics, SlaRow};
@@ -159,7 +160,8 @@ impl Ops {
             chunk: model.handle.plan().chunk,
             beside: stats.running,
         };
-        cost::estimate(&stats.widths, &asked)
+        // Nothing is foretold before anything ran.
+        (stats.busy_ns > 0).then(|| stats.rates.estimate(&asked))
     }
 
     fn time(&self, facts: &Facts, metric: Metric, time: Duration) {

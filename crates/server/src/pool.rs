@@ -16,7 +16,7 @@ use crate::model::{Later, Listed, Models, Served};
 /// The card of [`Pool`].
 pub static CARD: Card = Card {
     name: "lru",
-    aka: "ModelPool",
+    aka: "ModelPool (wave 21/22)",
     about: "models are loaded when asked for and let go, least recently used first, when memory is wanted",
     paper: "",
     claim: "GPU idle time: LRU eviction",

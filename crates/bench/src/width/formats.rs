@@ -217,6 +217,7 @@ fn map(rows: usize) -> RowMap {
         table: (0..rows as u32).map(PageId).collect(),
         path: Vec::new(),
         path_at: vec![None; rows],
+        alike: vec![],
     }
 }
 

@@ -1,6 +1,8 @@
 //! `tamp bench ops`: the published operations, ours beside them, and numpy in the same run when asked.
 
+mod engine;
 mod landed;
+mod server;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ pub fn run(ctx: &Ctx, a: &BenchOpsArgs) -> Done {
     };
     let pool = Arc::new(Pool::new(if threads == 0 { cores() } else { threads }, true));
     let cpu = Arc::new(Cpu::new(pool.clone(), rung(&ctx.settings)?));
-    let opens: Vec<_> = landed::LANDED.iter().map(|l| (l, || (l.3)(&cpu))).collect();
+    let opens: Vec<_> = landed::landed().map(|l| (l, || (l.3)(&cpu))).collect();
     let landed: Vec<Landed<'_>> =
         opens.iter().map(|(l, open)| Landed { module: l.0, operation: l.1, note: l.2, open }).collect();
     let device = tamp_kernels::device::Device::name(&*cpu);

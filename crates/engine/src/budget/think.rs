@@ -102,7 +102,7 @@ impl Thoughts {
 
 impl Gates {
     /// After a token was said: says what ends the thought, if it must end. Why the answer ends, if it does with that.
-    pub fn end_thought(
+    pub(crate) fn end_thought(
         &mut self,
         seq: &mut Seq,
         tokenizer: &Tokenizer,

@@ -11,10 +11,10 @@ use super::Idle;
 pub(super) static ENTRY: Entry<dyn Idle, ()> = Entry {
     card: Card {
         name: "warmup",
-        aka: "CacheWarmupPredictor (wave 21)",
+        aka: "CacheWarmupPredictor (wave 21/22)",
         about: "when idle, fetches or computes the prefixes asked for most, by uses that fade with time",
         paper: "",
-        claim: "top-k prefix hits",
+        claim: "cold-start TTFT: top-k prefix hits",
         effect: Effect::Identical,
         needs: &[],
         knobs: &[

@@ -57,10 +57,10 @@ static NONE: Entry<dyn Coalesce, ()> = Entry {
 static PREFIX: Entry<dyn Coalesce, ()> = Entry {
     card: Card {
         name: "prefix",
-        aka: "PrefixCoalescer (wave 21)",
+        aka: "PrefixCoalescer (wave 21/22)",
         about: "newcomers wait for the pages of a common prefix that another sequence is computing",
         paper: "",
-        claim: "LCP × (n−1) tokens saved",
+        claim: "prefill FLOPs (coalesce): LCP × (n−1) tokens saved",
         effect: Effect::Identical,
         needs: &[],
         knobs: &[Knob {

@@ -13,9 +13,12 @@ use crate::outlet::Outlet;
 use crate::request::Request;
 
 /// A request on its way in.
-pub(crate) struct Letter {
+pub struct Letter {
+    /// what is asked
     pub request: Request,
+    /// where its events go
     pub outlet: Box<dyn Outlet>,
+    /// receipt, on the engine's clock
     pub received: Duration,
 }
 
@@ -28,10 +31,10 @@ pub struct Intake {
 }
 
 /// The engine's end.
-pub(crate) struct Mail(Receiver<Letter>);
+pub struct Mail(Receiver<Letter>);
 
 /// A queue of `cap` requests.
-pub(crate) fn intake(cap: usize, clock: Arc<dyn Clock>) -> (Intake, Mail) {
+pub fn intake(cap: usize, clock: Arc<dyn Clock>) -> (Intake, Mail) {
     let (send, receive) = mpsc::sync_channel(cap.max(1));
     (Intake { send, clock, cap }, Mail(receive))
 }
@@ -49,11 +52,13 @@ impl Intake {
 }
 
 impl Mail {
-    pub(crate) fn try_take(&self) -> Option<Letter> {
+    /// The next request, if there is one now.
+    pub fn try_take(&self) -> Option<Letter> {
         self.0.try_recv().ok()
     }
 
-    pub(crate) fn take_within(&self, timeout: Duration) -> Option<Letter> {
+    /// The next request; `None` when time is up or nobody can send any more.
+    pub fn take_within(&self, timeout: Duration) -> Option<Letter> {
         self.0.recv_timeout(timeout).ok()
     }
 }

@@ -14,7 +14,7 @@ use super::{Charge, Line, Policy, PolicyCtx};
 pub(super) static ENTRY: Entry<dyn Policy, PolicyCtx> = Entry {
     card: Card {
         name: "tenant",
-        aka: "TenantScheduler, wave 21",
+        aka: "TenantScheduler (wave 21/22)",
         about: "the tenant that was served least for its weight goes first, by the rows it really took; the most served \
                 gives way when pages or places run out",
         paper: "arXiv 2401.00588",

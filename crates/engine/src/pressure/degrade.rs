@@ -14,7 +14,7 @@ const fn fraction(name: &'static str, about: &'static str, default: &'static str
 pub(super) static ENTRY: Entry<dyn Pressure, ()> = Entry {
     card: Card {
         name: "degrade",
-        aka: "FaultHandler",
+        aka: "FaultHandler (wave 21/22)",
         about: "gives up cached prefixes, then drafts, then sequences, then newcomers as measured memory runs short",
         paper: "",
         claim: "OOM prevention: ordered degradation",

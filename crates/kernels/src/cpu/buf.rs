@@ -134,21 +134,32 @@ impl Quant {
     }
 }
 
-/// Attention work of one batch: a run of rows of one sequence over a run of key chunks.
+/// A row in an attention task.
 #[derive(Clone, Copy, Debug)]
-pub struct Task {
+pub struct Member {
+    /// the row
+    pub row: usize,
     /// index into [`crate::device::RowMap::seqs`]
     pub seq: usize,
-    /// first row
-    pub row: usize,
+    /// slot of its first key chunk's part, when its chunks are split over tasks
+    pub part: usize,
+}
+
+/// Attention work of one batch: some rows over a run of key chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// its first row in [`Buf::members`]
+    pub first: usize,
     /// rows
     pub rows: usize,
     /// first key chunk
     pub chunk: usize,
     /// key chunks
     pub chunks: usize,
-    /// where its part goes when a row's chunks are split over tasks: `(slot, chunk 0's slot)`
-    pub part: Option<usize>,
+    /// chunks below this one lie in the same pages for all its rows
+    pub shared: usize,
+    /// it makes a part of each row, to be merged with the parts of other tasks
+    pub split: bool,
 }
 
 /// Rows whose parts must be merged: `(row, first part, parts)`.
@@ -180,8 +191,12 @@ pub struct Buf {
     pub cos: Plane,
     /// `[rows, pairs]` sines
     pub sin: Plane,
+    /// rows of the attention tasks
+    pub members: Vec<Member>,
     /// attention tasks of the batch
     pub tasks: Vec<Task>,
+    /// positions per layer that tasks of several sequences do not read again
+    pub spared: usize,
     /// parts to merge
     pub merges: Vec<Merge>,
     /// `[parts][heads][head_dim + 2]` weighted values, maximum, sum
@@ -220,7 +235,9 @@ impl Buf {
             q256: Quant::new(s.rows, widest, 256)?,
             cos: Plane::new(s.rows, s.head_dim / 2)?,
             sin: Plane::new(s.rows, s.head_dim / 2)?,
+            members: Vec::new(),
             tasks: Vec::new(),
+            spared: 0,
             merges: Vec::new(),
             parts: zeroed(part_room * s.heads * (s.head_dim + 2), "attention parts")?,
             part_room,

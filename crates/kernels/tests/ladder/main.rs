@@ -9,4 +9,5 @@ mod matmul;
 mod phases;
 mod repack;
 mod rows;
+mod together;
 mod tools;

@@ -61,6 +61,7 @@ fn queries_keys_and_values_are_f64s_after_bias_head_norm_and_both_rotations() {
                 table: vec![PageId(2), PageId(0)],
                 path: vec![],
                 path_at: vec![None; rows],
+                alike: vec![],
             };
             // The definition.
             let mut want = vec![];
@@ -154,6 +155,7 @@ fn first_rows(rows: usize) -> RowMap {
         table: (0..rows as u32).map(PageId).collect(),
         path: vec![],
         path_at: vec![None; rows],
+        alike: vec![],
     }
 }
 

@@ -26,7 +26,7 @@ const fn number(name: &'static str, about: &'static str, lo: f64, hi: f64, defau
 /// The card of [`Sla`].
 pub static CARD: Card = Card {
     name: "burn",
-    aka: "SLAMonitor",
+    aka: "SLAMonitor (wave 21/22)",
     about: "objectives per tenant, judged by how fast their budget burns over two windows",
     paper: "",
     claim: "SLA response time: escalation alerts",

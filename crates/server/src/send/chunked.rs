@@ -18,7 +18,7 @@ pub static ENTRY: Entry<dyn Pace, ()> = Entry {
         aka: "ChunkedStreamer (wave 21/22)",
         about: "events of several tokens, by count or by time; the first token is sent at once",
         paper: "",
-        claim: "",
+        claim: "time to first byte: chunk_size latency",
         effect: Effect::Service,
         needs: &[],
         knobs: &[

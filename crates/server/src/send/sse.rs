@@ -53,74 +53,88 @@ pub fn named(name: &str, v: &Value, out: &mut Vec<u8>) {
     data(v, out);
 }
 
-struct Writer<S> {
-    flows: Flows,
+/// Gathers what sequences say until the pace lets it out.
+pub struct Gather<S> {
     say: S,
     pace: Box<dyn Pace>,
-    keep_alive: Duration,
     /// tokens that were noted and not written
     waiting: usize,
     /// since when the first of them waits
     since: Instant,
     /// sequences whose first token was sent
     begun: Vec<bool>,
-    over: bool,
 }
 
-impl<S: Say> Writer<S> {
-    /// Notes an event; whether it must go out at once.
-    fn note(&mut self, choice: usize, said: Said) -> bool {
+impl<S: Say> Gather<S> {
+    /// Of `choices` sequences.
+    pub fn new(say: S, pace: Box<dyn Pace>, choices: usize) -> Self {
+        Gather { say, pace, waiting: 0, since: Instant::now(), begun: vec![false; choices] }
+    }
+
+    /// Notes what a sequence said, and writes all that waits when it must go out at once. A sequence that is none of
+    /// these is not noted.
+    pub fn take(&mut self, choice: usize, said: Said, out: &mut Vec<u8>) {
+        let Some(begun) = self.begun.get_mut(choice) else { return };
+        let urgent = !std::mem::replace(begun, true) || matches!(said, Said::Done(_));
         if self.waiting == 0 {
             self.since = Instant::now();
         }
         self.waiting += 1;
-        let first = !std::mem::replace(&mut self.begun[choice], true);
-        let urgent = first || matches!(said, Said::Done(_));
         self.say.note(choice, said);
-        urgent || self.pace.wait(self.waiting, self.since.elapsed()).is_none()
+        if urgent || self.pace.wait(self.waiting, self.since.elapsed()).is_none() {
+            self.flush(out);
+        }
     }
 
-    fn flush(&mut self, out: &mut Vec<u8>) {
+    /// How long what waits may still wait; `None` when nothing does.
+    fn left(&self) -> Option<Duration> {
+        (self.waiting > 0).then(|| self.pace.wait(self.waiting, self.since.elapsed()).unwrap_or_default())
+    }
+
+    /// Writes all that waits.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
         self.waiting = 0;
         self.say.write(out);
     }
+}
 
+struct Writer<S> {
+    flows: Flows,
+    gather: Gather<S>,
+    keep_alive: Duration,
+    over: bool,
+}
+
+impl<S: Say> Writer<S> {
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
         while out.is_empty() && !self.over {
-            let rest = match self.waiting {
-                0 => self.keep_alive,
-                n => self.pace.wait(n, self.since.elapsed()).unwrap_or_default(),
-            };
-            let until = Instant::now() + rest;
+            let left = self.gather.left();
+            let until = Instant::now() + left.unwrap_or(self.keep_alive);
             tokio::select! {
                 biased;
                 event = self.flows.next() => match event {
-                    Ok(Some((choice, said))) => if self.note(choice, said) {
-                        self.flush(&mut out);
-                    },
+                    Ok(Some((choice, said))) => self.gather.take(choice, said, &mut out),
                     Ok(None) => {
-                        self.flush(&mut out);
-                        self.say.end(&mut out);
+                        self.gather.flush(&mut out);
+                        self.gather.say.end(&mut out);
                         self.over = true;
                     }
                     Err(e) => {
-                        self.flush(&mut out);
-                        self.say.fail(&e, &mut out);
+                        self.gather.flush(&mut out);
+                        self.gather.say.fail(&e, &mut out);
                         self.over = true;
                     }
                 },
-                () = sleep_until(until) => match self.waiting {
-                    0 => self.say.alive(&mut out),
-                    _ => self.flush(&mut out),
+                () = sleep_until(until) => match left {
+                    None => self.gather.say.alive(&mut out),
+                    Some(_) => self.gather.flush(&mut out),
                 },
             }
             // What came meanwhile goes out in the same write.
             while !out.is_empty() && !self.over && out.len() < 16 << 10 {
                 let Some((choice, said)) = self.flows.try_next() else { break };
-                if self.note(choice, said) {
-                    self.flush(&mut out);
-                }
+                self.gather.take(choice, said, &mut out);
             }
         }
         (!out.is_empty()).then(|| out.into())
@@ -134,9 +148,9 @@ pub fn response<S: Say + 'static>(
     pace: Box<dyn Pace>,
     keep_alive: Duration,
 ) -> Response {
-    let (begun, kind) = (vec![false; flows.len()], say.kind());
-    let writer =
-        Writer { flows, say, pace, keep_alive, waiting: 0, since: Instant::now(), begun, over: false };
+    let kind = say.kind();
+    let gather = Gather::new(say, pace, flows.len());
+    let writer = Writer { flows, gather, keep_alive, over: false };
     let stream = stream::unfold(writer, |mut w| async move {
         let bytes = w.next().await?;
         Some((Ok::<_, std::convert::Infallible>(bytes), w))

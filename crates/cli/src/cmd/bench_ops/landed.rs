@@ -23,7 +23,15 @@ use tamp_spec::{Exam, accept};
 pub type Open = fn(&Arc<Cpu>) -> Result<Ready, BenchError>;
 
 /// `(module, operation, what is timed, how)`.
-pub const LANDED: &[(&str, &str, &str, Open)] = &[
+pub type Row = (&'static str, &'static str, &'static str, Open);
+
+/// All that have landed.
+pub fn landed() -> impl Iterator<Item = &'static Row> {
+    ARITHMETIC.iter().chain(super::engine::ROWS).chain(super::server::ROWS)
+}
+
+/// Rows of the device and of what feeds it.
+const ARITHMETIC: &[Row] = &[
     (
         "TreeVerifier",
         "verify() 3-branch 4-draft vocab=4096",
@@ -100,6 +108,7 @@ fn rows(committed: usize, count: usize) -> RowMap {
         table: (0..(committed + count).div_ceil(PAGE) as u32).map(PageId).collect(),
         path: Vec::new(),
         path_at: vec![None; count],
+        alike: vec![],
     }
 }
 
@@ -297,11 +306,83 @@ mod tests {
     #[test]
     fn every_landed_entry_is_a_row_of_the_table_and_has_a_numpy_twin() {
         let table = table().unwrap();
-        for (module, operation, note, _) in LANDED {
+        for (module, operation, note, _) in landed() {
             let row = table.iter().find(|o| o.module == *module && o.operation == *operation);
             assert!(row.is_some() && !note.is_empty(), "{module} {operation}");
             let key = format!("\"{module}|{operation}\"");
             assert!(super::super::TWINS.contains(&key), "no twin for {key}");
+        }
+    }
+
+    #[test]
+    fn every_row_beside_the_device_prepares_and_runs() {
+        let cpu = Arc::new(Cpu::new(Arc::new(Pool::new(1, false)), rung::available().next().unwrap()));
+        for (module, operation, _, open) in
+            super::super::engine::ROWS.iter().chain(super::super::server::ROWS)
+        {
+            let mut ready = open(&cpu).unwrap_or_else(|e| panic!("{module} {operation}: {e}"));
+            (0..3).for_each(|_| (ready.run)());
+            assert_eq!(ready.bytes, 0);
+        }
+    }
+
+    #[test]
+    fn techniques_of_serving_have_all_their_rows() {
+        let modules = [
+            "AttentionDeduplicator",
+            "TenantScheduler",
+            "CacheWarmupPredictor",
+            "TokenBudgetGate",
+            "SpanCollector",
+            "PrefixCoalescer",
+            "InferenceHealthMonitor",
+            "FaultHandler",
+            "ModelPool",
+            "ChunkedStreamer",
+            "RequestCostEstimator",
+            "SLAMonitor",
+            "PersistentContextCache",
+            "SeqPacking",
+            "FlashPrefillKernel",
+        ];
+        for row in table().unwrap().iter().filter(|r| modules.contains(&r.module)) {
+            let built = landed().any(|l| (l.0, l.1) == (row.module, row.operation));
+            assert!(built, "{} {}", row.module, row.operation);
+        }
+    }
+
+    #[test]
+    fn cards_of_serving_state_the_published_names_and_claims() {
+        let claims = [
+            ("kv.pick", "dedupe", "AttentionDeduplicator", "FLOPs (dedup attention): hit rate × FLOPs saved"),
+            ("engine.policy", "tenant", "TenantScheduler", "multi-tenant fairness: weight-proportional"),
+            ("engine.idle", "warmup", "CacheWarmupPredictor", "cold-start TTFT: top-k prefix hits"),
+            ("engine.gate", "tokenbudget", "TokenBudgetGate", "token budget overshoot: hard 0 overshoot"),
+            ("engine.trace", "spans", "SpanCollector", "trace overhead: < 1 µs per span"),
+            (
+                "engine.coalesce",
+                "prefix",
+                "PrefixCoalescer",
+                "prefill FLOPs (coalesce): LCP × (n−1) tokens saved",
+            ),
+            (
+                "server.health",
+                "monitor",
+                "InferenceHealthMonitor",
+                "incident detection: rolling-window p99/error",
+            ),
+            ("engine.pressure", "degrade", "FaultHandler", "OOM prevention: ordered degradation"),
+            ("server.pool", "lru", "ModelPool", "GPU idle time: LRU eviction"),
+            ("server.stream", "chunked", "ChunkedStreamer", "time to first byte: chunk_size latency"),
+            ("server.cost", "rows", "RequestCostEstimator", "billing accuracy: 3-factor granularity"),
+            ("server.sla", "burn", "SLAMonitor", "SLA response time: escalation alerts"),
+            ("kv.tier", "disk", "PersistentContextCache", "prefix recompute FLOPs: TTL-cached KV"),
+        ];
+        let rooms: Vec<_> = tamp_engine::rooms().into_iter().chain(tamp_server::send::rooms()).collect();
+        for (room, name, aka, claim) in claims {
+            let room = rooms.iter().find(|r| r.name == room).unwrap();
+            let card = room.cards.iter().find(|c| c.name == name).unwrap();
+            assert_eq!((card.aka, card.claim), (&*format!("{aka} (wave 21/22)"), claim), "{name}");
         }
     }
 
