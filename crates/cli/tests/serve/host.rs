@@ -23,7 +23,7 @@ pub fn scale(fast: usize, long: usize) -> usize {
     if full() { long } else { fast }
 }
 
-/// Positions of a sequence, whatever the model.
+/// Positions of a sequence, whatever the model, unless a test says otherwise.
 pub const CTX: usize = 4096;
 
 /// The model of a test: a small seeded one, or the default one for the long form, where the store has it.
@@ -52,7 +52,7 @@ pub struct Host {
 }
 
 /// Small chunks, so that requests meet in a batch; one worker, so that tests beside each other get on.
-const USUAL: &[&str] = &["--port", "0", "--threads", "1", "--ctx", "4096"];
+const USUAL: &[&str] = &["--port", "0", "--threads", "1"];
 
 impl Host {
     /// Starts it on the test's model.
@@ -73,6 +73,9 @@ impl Host {
             };
         }
         c.arg("serve").arg(&path).args(USUAL).args(more).current_dir(home);
+        if !more.contains(&"--ctx") {
+            c.args(["--ctx", &CTX.to_string()]);
+        }
         let mut child = c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (send, listens) = std::sync::mpsc::channel();

@@ -1,5 +1,6 @@
 //! An answer is the same alone and among others, whatever happens to those.
 
+use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -23,24 +24,41 @@ fn requests_get_the_same_tokens_and_likelihoods_alone_and_sixteen_at_once() {
     let home = tempfile::tempdir().unwrap();
     let all = scale(24, 200);
     let alone: Vec<Value> = {
-        let host = Host::start(home.path(), &["--use", "kv.prefix=none"]);
+        let host = Host::start(home.path(), &["--ctx", "1024", "--use", "kv.prefix=none"]);
         let said = (0..all).map(|i| host.complete(&body(i))["choices"].clone()).collect();
         host.stop();
         said
     };
-    // Pages for five of sixteen sequences of a middling length, so that some must give theirs up.
-    let pages = ["--batch", "16", "--set", "engine.core.pages=256", "--set", "engine.core.chunk=64"];
-    let host = Host::start(home.path(), &pages);
+    // Pages of a context and a half: a fraction of what sixteen take.
+    let sizes = ["--ctx", "1024", "--batch", "16"];
+    let few = ["--set", "engine.core.pages=96", "--set", "engine.core.chunk=64"];
+    let host = Host::start(home.path(), &[&sizes[..], &few].concat());
     let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let wrong = std::thread::scope(|scope| {
-        // Others come and go around them: long ones that take pages away, and most are left halfway.
+        // Others grow around them beyond what the pages hold, so that some must give theirs up …
+        for k in 0..4 {
+            let (host, over) = (&host, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let long = json!({"prompt": text(500 * k, 100), "max_tokens": 700, "ignore_eos": true});
+                    let mut stream = host.begin("/v1/completions", &long);
+                    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                    let waits =
+                        |e: &std::io::Error| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                    while stream.read(&mut [0; 4096]).is_err_and(|e| waits(&e))
+                        && !over.load(Ordering::Relaxed)
+                    {}
+                }
+            });
+        }
+        // … and others come and are left halfway.
         for k in 0..4 {
             let (host, over) = (&host, &over);
             scope.spawn(move || {
                 let mut draw = Draw(1000 + k);
                 while !over.load(Ordering::Relaxed) {
-                    let prompt = text(if draw.below(2) == 0 { 0 } else { 777 }, 1500);
-                    let long = json!({"prompt": prompt, "max_tokens": 600, "ignore_eos": true,
+                    let prompt = text(if draw.below(2) == 0 { 0 } else { 777 }, 700);
+                    let long = json!({"prompt": prompt, "max_tokens": 300, "ignore_eos": true,
                         "stream": draw.below(2) == 0});
                     let stream = host.begin("/v1/completions", &long);
                     std::thread::sleep(Duration::from_millis(50 + draw.below(200)));
