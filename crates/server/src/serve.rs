@@ -19,6 +19,8 @@ use crate::route;
 
 /// Connections that finished answering get so long to be written out.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Engines are asked this often whether they have something to say.
+const OVERHEAR: Duration = Duration::from_secs(1);
 /// Heads with more fields are no client's.
 const MOST_HEADERS: usize = 64;
 
@@ -73,6 +75,20 @@ impl Server {
     /// For those who have work beside the requests.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// Hands what engines have to tell the operator, such as a cache that stopped writing, to `say`: a model's name and
+    /// a sentence. Until the server ends; without this nobody hears it.
+    pub fn overhear(&self, say: impl Fn(&str, &str) + Send + 'static) {
+        let app = self.app.clone();
+        self.runtime.spawn(async move {
+            loop {
+                for model in app.models.loaded() {
+                    model.handle.notes().iter().for_each(|sentence| say(&model.name, sentence));
+                }
+                tokio::time::sleep(OVERHEAR).await;
+            }
+        });
     }
 
     /// Answers until the drain has begun, by `SIGTERM`, `SIGINT` or [`crate::drain::Drain::begin`], and what was under

@@ -87,6 +87,7 @@ pub fn run(ctx: &Ctx, a: &ServeArgs) -> Done {
     app.ops = Some(ops.clone());
     let server = Server::bind(app, addr)?;
     beside(&server, &ops, otlp, a)?;
+    server.overhear(|model, sentence| note(format_args!("{model}: {sentence}")));
     note(format_args!("listening on http://{}", server.addr()));
     if !server.run(true)? {
         note("the time to finish was up; what was still under way was ended");
