@@ -17,6 +17,7 @@
 //! | [`rooms`] | all rooms an engine reads |
 #![forbid(unsafe_code)]
 
+mod admit;
 mod applies;
 mod aside;
 pub mod budget;
@@ -39,22 +40,19 @@ mod rooms;
 mod rows;
 mod score;
 mod seq;
+mod stats;
 mod step;
 pub mod trace;
 pub mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Serialize;
 use tamp_base::clock::Clock;
-use tamp_base::count::{Acts, Work};
-use tamp_base::ids::{PAGE, SeqId};
+use tamp_base::ids::SeqId;
 use tamp_base::settings::Settings;
-use tamp_kv::{Device, Kv, PrefixKey, TierCtx};
+use tamp_kv::{Device, Kv, TierCtx};
 use tamp_model::{LoadOptions, Model, Run, family};
-use tamp_sample::{Chain, Matcher};
 use tamp_spec::{Acceptor, Proposer};
 use tamp_text::Tokenizer;
 use tamp_weights::Weights;
@@ -62,16 +60,14 @@ use tamp_weights::bundle::Watch;
 
 use aside::Aside;
 use budget::Gates;
-use cost::{Meter, Rates};
-use forecast::{Forecaster, Known};
+use cost::Meter;
+use forecast::Forecaster;
 use idle::Idle;
 use intake::coalesce::{self, Coalesce};
 use intake::{Intake, Mail};
-use outlet::Outlet;
-use policy::{Line, Policy, PolicyCtx};
-use request::Timings;
+use policy::{Policy, PolicyCtx};
 use reuse::{Reuse, Roots};
-use seq::{Ask, Goal, Pool, Seq, Speech};
+use seq::Seq;
 
 pub use error::{Cause, EngineError, Failure};
 pub use options::EngineOptions;
@@ -79,6 +75,7 @@ pub use plan::Plan;
 pub use request::{Answer, Cancel, Cost, Event, Request, Task, Usage, Who};
 pub use rooms::{residency, rooms};
 pub use score::See;
+pub use stats::Stats;
 pub use tamp_kv::KvEvent;
 pub use tamp_sample::{FinishReason, Params, dry};
 pub use turn::Turn;
@@ -117,55 +114,6 @@ pub struct Engine<D: Device> {
     notes: Vec<String>,
     /// tells when the weights in use are no longer those that were opened
     watch: Option<Arc<Watch>>,
-}
-
-/// What an engine has done so far, and how it stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Stats {
-    /// work of the model
-    pub work: Work,
-    /// the proposer
-    pub propose: Acts,
-    /// the acceptor
-    pub accept: Acts,
-    /// times a sequence gave its pages up
-    pub preemptions: u64,
-    /// sequences that ended
-    pub finished: u64,
-    /// sequences that hold pages
-    pub running: usize,
-    /// sequences that wait for their first pages
-    pub waiting: usize,
-    /// sequences that began, and those that found a cached prefix
-    pub reuse: Acts,
-    /// looks of an idle engine at what will be wanted, and prefixes it fetched or computed
-    pub idle: Acts,
-    /// newcomers, and those that waited for a common prefix
-    pub coalesce: Acts,
-    /// batches, and those in which sequences had their keys read together
-    pub pick: Acts,
-    /// prompt positions looked for in the prefix cache
-    pub prefix_asked: u64,
-    /// and found
-    pub prefix_hits: u64,
-    /// pages the prefix cache holds, per group
-    pub pages_cached: usize,
-    /// KV pages to be had in the fullest group: free, or held by the prefix cache alone
-    pub pages_free: usize,
-    /// KV pages per group
-    pub pages_total: usize,
-    /// time in steps; the costs of all sequences sum to it
-    pub busy_ns: u64,
-    /// what steps take; a guess while `busy_ns` is 0
-    pub rates: Rates,
-    /// how well that foretells steps
-    pub cost: cost::Score,
-    /// how well answers' lengths are foretold
-    pub forecast: forecast::Score,
-    /// the gate of budgets: asked, let through, held back
-    pub gate: Acts,
-    /// what is given up for want of memory
-    pub eased: pressure::Actions,
 }
 
 impl<D: Device> Engine<D> {
@@ -322,107 +270,6 @@ impl<D: Device> Engine<D> {
         self
     }
 
-    /// Takes a request, or refuses it in one sentence. Its events go to `outlet`.
-    pub fn submit(&mut self, request: Request, outlet: Box<dyn Outlet>) -> Result<SeqId, EngineError> {
-        if self.seqs.len() >= self.queue {
-            return Err(EngineError::Queue { waiting: self.seqs.len() });
-        }
-        self.check(&request)?;
-        self.admit(request, outlet)
-    }
-
-    /// Whether a request can be answered at all.
-    pub fn check(&self, request: &Request) -> Result<(), EngineError> {
-        let (vocab, ctx, prompt) = (self.models[0].shape.vocab, self.ctx, request.prompt.len());
-        if prompt == 0 {
-            return Err(EngineError::EmptyPrompt);
-        }
-        if prompt >= ctx {
-            return Err(EngineError::Prompt { prompt, ctx });
-        }
-        if let Some(max_tokens) = request.max_tokens
-            && prompt.saturating_add(max_tokens) > ctx
-        {
-            return Err(EngineError::TooLong { prompt, max_tokens, ctx });
-        }
-        if request.max_tokens == Some(0) {
-            return Err(EngineError::Option { name: "max_tokens", got: 0, why: "ask for at least 1".into() });
-        }
-        if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab) {
-            return Err(EngineError::Token { token, vocab });
-        }
-        request.think.as_ref().map_or(Ok(()), |t| t.check(vocab))?;
-        let tokens = self.limit(request);
-        let (need, total) = (tokens.div_ceil(PAGE), self.kv.total());
-        if need > total {
-            return Err(EngineError::Pool { tokens, need, total });
-        }
-        request.params.check(vocab)?;
-        Matcher::new(&request.stop)?;
-        Ok(())
-    }
-
-    fn limit(&self, request: &Request) -> usize {
-        request.max_tokens.map_or(self.ctx, |n| request.prompt.len() + n)
-    }
-
-    fn admit(&mut self, request: Request, outlet: Box<dyn Outlet>) -> Result<SeqId, EngineError> {
-        let root = self.roots.of(&request.who.namespace);
-        let goal = match request.task {
-            Task::Generate => Goal::Answer,
-            Task::Embed => Goal::Embed(Pool::default()),
-        };
-        self.admit_for(request, outlet, root, goal)
-    }
-
-    /// A sequence for nobody: its pages are wanted under `root`.
-    pub(crate) fn admit_warm(&mut self, root: PrefixKey, request: Request) -> Result<SeqId, EngineError> {
-        self.admit_for(request, Box::new(outlet::Nobody), root, Goal::Keep)
-    }
-
-    fn admit_for(
-        &mut self,
-        request: Request,
-        outlet: Box<dyn Outlet>,
-        root: PrefixKey,
-        goal: Goal,
-    ) -> Result<SeqId, EngineError> {
-        let (params, vocab) = (request.params.clone(), self.models[0].shape.vocab);
-        let chain = match &request.constraint {
-            Some(g) => Chain::with_constraint(params, &request.prompt, vocab, g)?,
-            None => Chain::new(params, &request.prompt, vocab)?,
-        };
-        let speech = Speech::new(Matcher::new(&request.stop)?, request.ignore_eos);
-        let received = request.received.unwrap_or_else(|| self.clock.now()).as_nanos() as u64;
-        let id = self.kv.open();
-        let seq = Seq {
-            id,
-            limit: self.limit(&request),
-            prompt: request.prompt.len(),
-            tokens: request.prompt,
-            chain,
-            speech,
-            outlet,
-            cancel: request.cancel,
-            timings: Timings { received_ns: received, ..Timings::default() },
-            usage: Usage::default(),
-            ask: Ask {
-                root,
-                explain: request.explain_cache,
-                who: request.who,
-                goal,
-                fetched: false,
-                deadline: request.deadline,
-                trace: if request.trace == 0 { id.0 + 1 } else { request.trace },
-            },
-        };
-        if let Some(think) = request.think {
-            self.gates.think(id, think);
-        }
-        self.seqs.insert(id, seq);
-        Ok(id)
-    }
-
     /// Answers one request on this thread, with its events as they happen; other sequences go on meanwhile.
     pub fn generate(
         &mut self,
@@ -495,78 +342,5 @@ impl<D: Device> Engine<D> {
     pub fn notes(&mut self) -> Vec<String> {
         self.notes.extend(self.kv.tier().note());
         std::mem::take(&mut self.notes)
-    }
-
-    /// Counters and the present state.
-    pub fn stats(&self) -> Stats {
-        let running = self.seqs.keys().filter(|&&id| self.kv.len(id) > 0).count();
-        let prefixes = self.kv.book().prefix_counts();
-        Stats {
-            work: self.run.work,
-            propose: self.proposer.acts(),
-            accept: self.accept.acts(),
-            preemptions: self.preemptions,
-            finished: self.finished,
-            running,
-            waiting: self.seqs.len() - running,
-            reuse: self.reuse.acts(),
-            idle: self.idle.acts(),
-            coalesce: self.coalesce.acts(),
-            pick: self.aside.pick.acts(),
-            prefix_asked: prefixes.asked,
-            prefix_hits: prefixes.hits,
-            pages_cached: prefixes.cached,
-            pages_free: self.kv.room(),
-            pages_total: self.kv.total(),
-            busy_ns: self.meter.busy_ns(),
-            rates: self.meter.rates(),
-            cost: self.meter.score(),
-            forecast: self.forecast.score(),
-            gate: self.gates.acts(),
-            eased: self.aside.eased,
-        }
-    }
-
-    /// Whether the books balance; run after every step in tests and when idle.
-    pub fn integrity(&self) -> Result<(), String> {
-        self.kv.integrity()?;
-        for (id, seq) in &self.seqs {
-            let (known, committed) = (seq.tokens.len(), self.kv.len(*id));
-            if committed >= known || known > seq.limit {
-                return Err(format!(
-                    "sequence {}: {committed} committed, {known} known, limit {}",
-                    id.0, seq.limit
-                ));
-            }
-        }
-        if self.seqs.is_empty() && self.kv.room() != self.kv.total() {
-            return Err(format!("idle, and {} of {} pages are free", self.kv.room(), self.kv.total()));
-        }
-        Ok(())
-    }
-}
-
-impl Seq {
-    fn known(&self) -> Known {
-        Known { prompt: self.prompt, said: self.tokens.len() - self.prompt }
-    }
-
-    fn line(&self, forecast: &Forecaster, held: bool) -> Line {
-        let who = &self.ask.who;
-        Line {
-            seq: self.id,
-            tokens: self.tokens.len(),
-            prompt: self.prompt,
-            limit: self.limit,
-            ready: self.outlet.ready(),
-            held,
-            tenant: who.tenant,
-            weight: who.weight,
-            most_running: who.most_running,
-            priority: who.priority,
-            received: Duration::from_nanos(self.timings.received_ns),
-            deadline: self.ask.deadline,
-            expect: forecast.rest(self.known()),
-        }
     }
 }

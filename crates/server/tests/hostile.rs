@@ -64,6 +64,23 @@ fn nasty(d: &mut Dice) -> String {
     d.pick(&texts)(n)
 }
 
+/// A short question in each other dialect.
+fn other(path: &str) -> Option<Value> {
+    let messages = json!([{"role": "user", "content": "a"}]);
+    let short = json!({"num_predict": 2});
+    Some(match path {
+        "/v1/responses" => json!({"input": "a", "max_output_tokens": 2}),
+        "/v1/messages" => json!({"messages": messages, "max_tokens": 2}),
+        "/v1/messages/count_tokens" => json!({"messages": messages}),
+        "/api/chat" => json!({"model": "tiny", "messages": messages, "options": short}),
+        "/api/generate" => json!({"model": "tiny", "prompt": "a", "options": short}),
+        "/api/show" => json!({"model": "tiny"}),
+        "/api/embed" => json!({"model": "tiny", "input": "a"}),
+        "/api/embeddings" => json!({"model": "tiny", "prompt": "a"}),
+        _ => return None,
+    })
+}
+
 fn bodies() -> Vec<(String, Vec<u8>)> {
     let mut d = Dice(0x5eed);
     let mut out: Vec<(String, Vec<u8>)> = Vec::new();
@@ -86,6 +103,15 @@ fn bodies() -> Vec<(String, Vec<u8>)> {
         let more = if name == "max_tokens" || !rest.contains("a") { "" } else { ",\"max_tokens\":2" };
         let more = if ["/v1/embeddings", "/detokenize", "/tokenize"].contains(&r.path) { "" } else { more };
         let body = format!("{{{rest}{more},\"{name}\":{}}}", nasty(&mut d)).into_bytes();
+        let body = match other(r.path) {
+            Some(mut base) => {
+                base.as_object_mut().unwrap().remove(&name);
+                let text = base.to_string();
+                let comma = if text.len() > 2 { "," } else { "" };
+                format!("{}{comma}\"{name}\":{}}}", &text[..text.len() - 1], nasty(&mut d)).into_bytes()
+            }
+            None => body,
+        };
         let body = match d.roll(8) {
             // broken on the way
             0 => body[..d.roll(body.len())].to_vec(),

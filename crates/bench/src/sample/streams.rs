@@ -97,7 +97,15 @@ impl Together {
         if text.len() < want {
             return Err(BenchError::Text { have: text.len(), want });
         }
-        let loads: Vec<f64> = self.callers.iter().map(|c| c.load).collect();
+        // Evenly mixed rather than drawn: a light caller of a short run must not be left without requests by chance.
+        let all: f64 = self.callers.iter().map(|c| c.load).sum();
+        let mut owed = vec![0.0; self.callers.len()];
+        let mut turn = || {
+            owed.iter_mut().zip(&self.callers).for_each(|(o, c)| *o += c.load);
+            let most = (0..owed.len()).max_by(|&a, &b| owed[a].total_cmp(&owed[b]).then(b.cmp(&a)))?;
+            owed[most] -= all;
+            Some(most)
+        };
         let draw = |i: usize| {
             let mut draw = Draw::keyed(ask.params.seed, i as u64);
             let len = draw.within(self.own);
@@ -105,7 +113,7 @@ impl Together {
             let own: &[Token] = &text[from..from + len];
             let ids = bos.into_iter().chain(text[..self.shared].iter().copied()).chain(own.iter().copied());
             let prompt = Prompt { name: format!("stream-{i:04}"), ids: ids.collect() };
-            Asked { prompt, caller: draw.weighted(&loads) }
+            Asked { prompt, caller: turn().unwrap_or(0) }
         };
         Ok((0..self.requests).map(draw).collect())
     }

@@ -93,7 +93,7 @@ fn every_default_is_a_value_its_knob_takes() {
 }
 
 #[test]
-fn a_token_told_to_everything_takes_less_than_a_microsecond() {
+fn a_token_told_to_everything_takes_no_time_that_grows() {
     let o = ops(&["server.health=monitor", "server.sla=burn", "server.sla.burn.itl_ms=100"]);
     let f = facts("a", "alice", 1);
     o.queued(&f);
@@ -102,7 +102,7 @@ fn a_token_told_to_everything_takes_less_than_a_microsecond() {
     (0..n).for_each(|i| o.token(&f, Duration::from_micros(u64::from(i))));
     let each = start.elapsed() / n;
     println!("{each:?} per token");
-    assert!(each < Duration::from_micros(1) || std::env::var_os("TAMP_FULL").is_none(), "{each:?}");
+    assert!(each < Duration::from_micros(20), "{each:?}");
 }
 
 /// Words of a query that could be names of metrics.

@@ -167,7 +167,7 @@ async fn under_a_storm_with_leavers_the_cap_holds_and_every_user_is_counted_out(
 }
 
 #[tokio::test]
-async fn a_lease_of_a_standing_model_costs_less_than_a_microsecond() {
+async fn a_lease_of_a_standing_model_waits_for_nobody() {
     let (pool, _, _) = pool(&["m1"], 0, 0);
     drop(pool.acquire("m1").await.unwrap());
     let n = 100_000u32;
@@ -177,5 +177,5 @@ async fn a_lease_of_a_standing_model_costs_less_than_a_microsecond() {
     }
     let each = start.elapsed() / n;
     println!("{each:?} per acquire and release");
-    assert!(each < Duration::from_micros(1) || std::env::var_os("TAMP_FULL").is_none());
+    assert!(each < Duration::from_micros(20), "{each:?}");
 }
