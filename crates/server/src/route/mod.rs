@@ -9,7 +9,9 @@ mod metrics;
 mod models;
 mod openai;
 pub mod openapi;
+mod page;
 mod render;
+mod status;
 mod tokenize;
 
 use std::sync::Arc;
@@ -55,9 +57,6 @@ pub static ROUTES: &[&Route] = &[
     &health::LIVE,
     &health::HEALTH,
     &health::READY,
-    &metrics::METRICS,
-    &metrics::TRACE,
-    &metrics::STANDING,
     &about::VERSION,
     &about::ABOUT,
     &models::LIST,
@@ -72,6 +71,13 @@ pub static ROUTES: &[&Route] = &[
     &metrics::METRICS,
     &metrics::TRACE,
     &metrics::STANDING,
+    &status::ROUTE,
+    &page::PAGE,
+    &page::CHAT,
+    &page::BOARD,
+    &page::TEXT,
+    &page::STYLE,
+    &page::ICON,
     &openapi::ROUTE,
 ];
 
