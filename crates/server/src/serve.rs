@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::app::App;
 use crate::error::ServerError;
 use crate::layer::host::Hosts;
-use crate::route;
+use crate::{meter, route};
 
 /// Connections that finished answering get so long to be written out.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -55,6 +55,7 @@ impl Server {
             .map_err(|why| ServerError::Bind { addr: addr.to_string(), why })?;
         let addr = listener.local_addr()?;
         app.hosts = Hosts { loopback: Hosts::at(addr).loopback, ..app.hosts };
+        app.observers = app.observers.with(app.meter.clone());
         let app = Arc::new(app);
         if let Some(ops) = &app.ops {
             ops.attach(&app);
@@ -102,6 +103,7 @@ impl Server {
         let done = runtime.block_on(async {
             let mut signal = Signals::new(signals)?;
             let (close, closing) = watch::channel(false);
+            tokio::spawn(meter::watch(Arc::downgrade(&app)));
             let accepting = tokio::spawn(accept(listener, app.clone(), closing));
             tokio::select! {
                 () = app.drain.begun() => {}
