@@ -278,7 +278,10 @@ mod tests {
 
     #[test]
     fn what_may_run_may_be_warmed_up() {
-        for load in [Load::Closed { concurrency: 2 }, Load::Open { rate: 5.0, arrival: Arrival::Constant }] {
+        for load in [
+            Load::Closed { concurrency: 2 },
+            Load::Open { rate: 5.0, arrival: crate::serve::Arrival::Constant },
+        ] {
             for warmup in [1, 4] {
                 let ask = Ask { load, warmup, tenants: tenants(&[10.0, 1.0]), ..crate::serve::tests::ask() };
                 let Load::Closed { concurrency } = Part::warm(&ask).load else { panic!("a closed loop") };
