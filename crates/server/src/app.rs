@@ -5,11 +5,13 @@ use std::time::SystemTime;
 
 use tamp_base::settings::Settings;
 
+use crate::board::Board;
 use crate::drain::Drain;
 use crate::keys::Keys;
 use crate::layer::host::Hosts;
 use crate::layer::thinkgate;
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::model::Models;
 use crate::observe::Observers;
 use crate::ops::Ops;
@@ -26,6 +28,10 @@ pub struct App {
     pub observers: Observers,
     /// what `/metrics` shows; also one of the observers
     pub ops: Option<Arc<Ops>>,
+    /// what moves, for the page; watches beside the observers once the server is bound
+    pub meter: Arc<Meter>,
+    /// what the page shows beside it
+    pub board: Board,
     /// the way out
     pub drain: Drain,
     /// which names and pages may talk to us
@@ -47,6 +53,8 @@ impl App {
             keys: None,
             observers: Observers::default(),
             ops: None,
+            meter: Arc::default(),
+            board: Board::default(),
             drain: Drain::default(),
             hosts: Hosts::default(),
             gate: thinkgate::State::default(),

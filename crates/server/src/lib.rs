@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`app`] | what every request may use: models, bounds, keys, observers, the way out |
+//! | [`board`], [`meter`] | what the page shows: figures handed in, and figures that move |
 //! | [`model`] | a served model, and the set or pool that models come from |
 //! | [`route`] | the table of routes; one endpoint per file |
 //! | [`ask`], [`answer`], [`speech`] | wire types → engine, and the way back |
@@ -22,6 +23,7 @@
 pub mod answer;
 pub mod app;
 pub mod ask;
+pub mod board;
 pub mod call;
 pub mod drain;
 pub mod error;
@@ -31,6 +33,7 @@ pub mod kvevents;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod meter;
 pub mod metrics;
 pub mod model;
 pub mod observe;

@@ -108,6 +108,7 @@ families! {
     spans: Counter = Counter::default();
     spans_lost: Counter = Counter::default();
     foretold: Histogram = histogram(RATIO);
+    busy: FloatCounter = FloatCounter::default();
 }
 
 /// Everything that is counted.
@@ -213,6 +214,7 @@ impl Metrics {
         ours!("memory_pressure_level", "0 none … 4 newcomers are refused", f.eased);
         ours!("forward_passes", "Forward passes of the model", f.forwards);
         ours!("forward_rows", "Rows of those passes", f.rows);
+        ours!("busy_seconds", "Time in the engine's steps; what requests cost sums to it", f.busy);
         ours!("weight_bytes_read", "Weight bytes read by those passes", f.weight_bytes);
         ours!("spans", "Spans asked to be kept", f.spans);
         ours!("spans_lost", "Spans that found their slot taken", f.spans_lost);
@@ -329,6 +331,7 @@ impl Metrics {
         ] {
             counter.inner().store(value, Ordering::Relaxed);
         }
+        m.busy.inner().store((stats.busy_ns as f64 / 1e9).to_bits(), Ordering::Relaxed);
         let labels = vec![
             ("model_name", model.to_string()),
             ("block_size", page.to_string()),

@@ -131,6 +131,11 @@ impl Observers {
         Self(Arc::new(all))
     }
 
+    /// With one more, told last.
+    pub fn with(&self, more: Arc<dyn Observe>) -> Self {
+        Self::new(self.0.iter().cloned().chain([more]).collect())
+    }
+
     /// Tells all of them.
     pub fn tell(&self, what: impl Fn(&dyn Observe)) {
         self.0.iter().for_each(|o| what(&**o));

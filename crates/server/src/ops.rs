@@ -211,6 +211,20 @@ impl Ops {
         json!({"health": self.judge(), "window": window, "tenants": slas})
     }
 
+    /// How every tenant that was seen stands, by name.
+    pub fn standings(&self) -> BTreeMap<Arc<str>, Value> {
+        let tenants = lock(&self.tenants).clone();
+        let json = |r: Report| serde_json::to_value(r).unwrap_or_default();
+        tenants.into_iter().map(|(t, name)| (name, json(self.standing(t)))).collect()
+    }
+
+    /// A loaded model's last seconds, request by request; `None` where spans are not kept.
+    pub fn recent(&self, model: &Model) -> Option<Vec<Value>> {
+        let ring = model.handle.spans()?;
+        let (spans, _) = ring.since(ring.recorded().saturating_sub(span::RECENT));
+        Some(span::recent(&model.name, &spans, &lock(&self.names), model.handle.now()))
+    }
+
     /// A Chrome trace of a loaded model's newest spans; `None` where spans are not kept.
     pub fn chrome(&self, model: &Model) -> Option<Value> {
         let (spans, _) = model.handle.spans()?.since(0);

@@ -15,10 +15,12 @@ use tokio::task::JoinSet;
 use crate::app::App;
 use crate::error::ServerError;
 use crate::layer::host::Hosts;
-use crate::route;
+use crate::{meter, route};
 
 /// Connections that finished answering get so long to be written out.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Engines are asked this often whether they have something to say.
+const OVERHEAR: Duration = Duration::from_secs(1);
 /// Heads with more fields are no client's.
 const MOST_HEADERS: usize = 64;
 
@@ -53,6 +55,7 @@ impl Server {
             .map_err(|why| ServerError::Bind { addr: addr.to_string(), why })?;
         let addr = listener.local_addr()?;
         app.hosts = Hosts { loopback: Hosts::at(addr).loopback, ..app.hosts };
+        app.observers = app.observers.with(app.meter.clone());
         let app = Arc::new(app);
         if let Some(ops) = &app.ops {
             ops.attach(&app);
@@ -75,6 +78,20 @@ impl Server {
         &self.runtime
     }
 
+    /// Hands what engines have to tell the operator, such as a cache that stopped writing, to `say`: a model's name and
+    /// a sentence. Until the server ends; without this nobody hears it.
+    pub fn overhear(&self, say: impl Fn(&str, &str) + Send + 'static) {
+        let app = self.app.clone();
+        self.runtime.spawn(async move {
+            loop {
+                for model in app.models.loaded() {
+                    model.handle.notes().iter().for_each(|sentence| say(&model.name, sentence));
+                }
+                tokio::time::sleep(OVERHEAR).await;
+            }
+        });
+    }
+
     /// Answers until the drain has begun, by `SIGTERM`, `SIGINT` or [`crate::drain::Drain::begin`], and what was under
     /// way is finished, or its time is up. `signals`: listen to them; a second one ends at once. Whether all was
     /// finished.
@@ -86,6 +103,7 @@ impl Server {
         let done = runtime.block_on(async {
             let mut signal = Signals::new(signals)?;
             let (close, closing) = watch::channel(false);
+            tokio::spawn(meter::watch(Arc::downgrade(&app)));
             let accepting = tokio::spawn(accept(listener, app.clone(), closing));
             tokio::select! {
                 () = app.drain.begun() => {}

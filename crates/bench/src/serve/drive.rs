@@ -53,7 +53,9 @@ impl Part {
             Load::Closed { concurrency } => concurrency,
             Load::Open { .. } => 1,
         };
-        Part { part: WARM, ..Part::closed(streams.min(ask.warmup.max(1)), ask.warmup) }
+        // One caller for each tenant, however few requests: a load that may run must not fail at its warm-up.
+        let streams = streams.min(ask.warmup.max(1)).max(ask.tenants.len());
+        Part { part: WARM, ..Part::closed(streams, ask.warmup) }
     }
 
     /// Short requests while nobody sends a long one.
@@ -272,6 +274,17 @@ mod tests {
         assert_eq!(count(&[1.0, 1.0, 1.0], 7), [3, 2, 2]);
         assert_eq!(count(&[1.0], 5), [5]);
         assert!(seats(&tenants(&[1.0, 1.0]), 1).is_err());
+    }
+
+    #[test]
+    fn what_may_run_may_be_warmed_up() {
+        for load in [Load::Closed { concurrency: 2 }, Load::Open { rate: 5.0, arrival: Arrival::Constant }] {
+            for warmup in [1, 4] {
+                let ask = Ask { load, warmup, tenants: tenants(&[10.0, 1.0]), ..crate::serve::tests::ask() };
+                let Load::Closed { concurrency } = Part::warm(&ask).load else { panic!("a closed loop") };
+                assert!(seats(&ask.tenants, concurrency).is_ok(), "{concurrency} callers");
+            }
+        }
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Home {
 }
 
 impl Home {
-    fn new(ctx: &Ctx, folder: Option<&Path>) -> Home {
+    pub(crate) fn new(ctx: &Ctx, folder: Option<&Path>) -> Home {
         let here = PathBuf::from("lab");
         let data = || ctx.env.data_dir.as_ref().map_or_else(|| here.clone(), |d| d.join("lab"));
         let folder =

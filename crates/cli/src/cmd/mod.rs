@@ -15,6 +15,7 @@ mod completions;
 pub mod convert;
 mod eval;
 mod explain;
+mod findings;
 mod generate;
 mod keys;
 mod lab;

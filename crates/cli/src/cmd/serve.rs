@@ -12,6 +12,7 @@ use tamp_engine::EngineOptions;
 use tamp_engine::drive::drive;
 use tamp_model::family;
 use tamp_server::app::App;
+use tamp_server::board::Board;
 use tamp_server::error::ServerError;
 use tamp_server::keys::Keys;
 use tamp_server::kvevents;
@@ -24,8 +25,9 @@ use tamp_server::serve::Server;
 use tamp_weights::Weights;
 
 use crate::args::ServeArgs;
-use crate::cmd::Ctx;
+use crate::cmd::ceiling::Ceiling;
 use crate::cmd::load::{self, Wish, named};
+use crate::cmd::{Ctx, findings};
 use crate::fail::{Code, Done, Fail};
 use crate::out::note;
 
@@ -68,14 +70,17 @@ pub fn run(ctx: &Ctx, a: &ServeArgs) -> Done {
         all => all.iter().map(|m| Some(m.as_str())).collect(),
     };
     let mut models: Vec<Arc<Served>> = Vec::new();
+    let mut board = Board { rooms: super::rooms(), findings: findings::all(ctx), ..Board::default() };
     for name in names {
-        let model = open(ctx, a, name, models.len())?;
+        let (model, ceiling) = open(ctx, a, name, models.len())?;
         if models.iter().any(|m| m.name == model.name) {
             return Err(Fail::usage(format!("two of the models are called `{}`", model.name)));
         }
+        board.ceilings.insert(model.name.clone(), ceiling);
         models.push(Arc::new(model));
     }
     let mut app = App::new(Box::new(Fixed::new(models)));
+    app.board = board;
     app.keys = keys.map(Arc::new);
     app.limits.drain = Duration::from_secs(a.drain_seconds.into());
     app.hosts = Hosts { names: a.allowed_host.clone(), origins: a.cors_origin.clone(), ..Hosts::default() };
@@ -87,6 +92,7 @@ pub fn run(ctx: &Ctx, a: &ServeArgs) -> Done {
     app.ops = Some(ops.clone());
     let server = Server::bind(app, addr)?;
     beside(&server, &ops, otlp, a)?;
+    server.overhear(|model, sentence| note(format_args!("{model}: {sentence}")));
     note(format_args!("listening on http://{}", server.addr()));
     if !server.run(true)? {
         note("the time to finish was up; what was still under way was ended");
@@ -113,8 +119,8 @@ fn beside(server: &Server, ops: &Arc<Ops>, otlp: Option<Target>, a: &ServeArgs) 
     Ok(())
 }
 
-/// A model on an engine of its own. `others` are loaded already.
-fn open(ctx: &Ctx, a: &ServeArgs, name: Option<&str>, others: usize) -> Done<Served> {
+/// A model on an engine of its own, and what this machine can read, 10⁹ bytes/s. `others` are loaded already.
+fn open(ctx: &Ctx, a: &ServeArgs, name: Option<&str>, others: usize) -> Done<(Served, f64)> {
     let path = ctx.finder().find(name)?;
     let mut settings = ctx.settings.clone();
     if let Some(batch) = a.batch {
@@ -134,6 +140,7 @@ fn open(ctx: &Ctx, a: &ServeArgs, name: Option<&str>, others: usize) -> Done<Ser
     };
     let modified = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
     let created = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs());
+    let ceiling = Ceiling::known(ctx, &loaded, 0.0).gb_s;
     let template = loaded.template.clone();
     let plan = loaded.engine.plan();
     note(format_args!(
@@ -145,7 +152,7 @@ fn open(ctx: &Ctx, a: &ServeArgs, name: Option<&str>, others: usize) -> Done<Ser
         if others > 0 { ", beside the models before" } else { "" },
     ));
     let (handle, driver) = drive(loaded.engine).map_err(ServerError::from)?;
-    Ok(Served::new(&name, handle, template.as_deref(), created)?.owning(driver))
+    Ok((Served::new(&name, handle, template.as_deref(), created)?.owning(driver), ceiling))
 }
 
 /// KV pages: full contexts for every sequence, unless half of the memory that the weights leave holds fewer; at least

@@ -97,6 +97,54 @@ pub fn chrome(model: &str, spans: &[Span], names: &Names) -> Value {
     json!({"traceEvents": events, "displayTimeUnit": "ms"})
 }
 
+/// Spans that [`recent`] is made of, at most.
+pub const RECENT: u64 = 16_384;
+/// How far it looks back.
+const BACK: Duration = Duration::from_secs(12);
+/// Spans of one request and kind nearer than this are one bar.
+const NEAR: u64 = 100_000_000;
+/// Bars that are shown.
+const BARS: usize = 400;
+
+/// What requests did lately, as bars: passes of one kind that follow each other are one. Oldest first; times are
+/// milliseconds before `now`, and long.
+pub fn recent(model: &str, spans: &[Span], names: &Names, now: Duration) -> Vec<Value> {
+    let end = |s: &Span| s.start_ns.saturating_add(s.len_ns);
+    let since = now.saturating_sub(BACK).as_nanos() as u64;
+    let mut bars: Vec<(Span, u64)> = Vec::new();
+    let mut last: BTreeMap<(u64, Kind), usize> = BTreeMap::new();
+    let shown = |s: &&Span| s.trace != 0 && s.kind != Kind::Request && end(s) >= since;
+    for s in spans.iter().filter(shown) {
+        if let Some((bar, passes)) = last.get(&(s.trace, s.kind)).map(|&i| &mut bars[i])
+            && s.start_ns <= end(bar).saturating_add(NEAR)
+        {
+            bar.len_ns = end(s).max(end(bar)) - bar.start_ns;
+            (bar.rows, bar.kept) = (bar.rows.saturating_add(s.rows), bar.kept.saturating_add(s.kept));
+            *passes += 1;
+            continue;
+        }
+        last.insert((s.trace, s.kind), bars.len());
+        bars.push((*s, 1));
+    }
+    let from = bars.len().saturating_sub(BARS);
+    let now = now.as_nanos() as f64;
+    let bar = |(s, passes): &(Span, u64)| {
+        let named = names.get(s.trace);
+        let mut v = json!({
+            "model": model, "kind": s.kind.name(), "trace": format!("{:x}", s.trace),
+            "ago_ms": (now - s.start_ns as f64) / 1e6, "len_ms": s.len_ns as f64 / 1e6,
+            "rows": s.rows, "kept": s.kept, "passes": passes,
+        });
+        if let Some(n) = named {
+            v["request"] = n.request.to_string().into();
+            v["choice"] = n.choice.into();
+            v["who"] = n.who.to_string().into();
+        }
+        v
+    };
+    bars[from..].iter().map(bar).collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -253,6 +301,43 @@ mod tests {
         assert_eq!(lanes, [1, 0, 2, 1, 3]);
         let last = events.last().unwrap();
         assert_eq!((last["ts"].as_f64(), last["dur"].as_f64()), (Some(4.0), Some(0.5)));
+    }
+
+    #[test]
+    fn lately_passes_that_follow_each_other_are_one_bar_and_old_ones_are_gone() {
+        let mut names = Names::default();
+        let a = facts("req-a", 1, None);
+        names.add(&a);
+        let ms = 1_000_000;
+        let at =
+            |kind, ms_from_zero: u64| Span { len_ns: 10 * ms, ..span(kind, a.number(), ms_from_zero * ms) };
+        let spans = [
+            at(Kind::Decode, 1_000),
+            at(Kind::Prefill, 20_000),
+            at(Kind::Decode, 20_010),
+            at(Kind::Step, 20_010),
+            Span { trace: 0, ..at(Kind::Step, 20_010) },
+            at(Kind::Decode, 20_020),
+            at(Kind::Decode, 20_100),
+            at(Kind::Request, 20_000),
+            at(Kind::Decode, 25_000),
+        ];
+        let bars = recent("tiny", &spans, &names, Duration::from_secs(30));
+        let seen: Vec<_> = bars
+            .iter()
+            .map(|b| {
+                (b["kind"].as_str().unwrap(), b["ago_ms"].as_f64().unwrap(), b["len_ms"].as_f64().unwrap())
+            })
+            .collect();
+        let want = [
+            ("prefill", 10_000.0, 10.0),
+            ("decode", 9_990.0, 100.0),
+            ("step", 9_990.0, 10.0),
+            ("decode", 5_000.0, 10.0),
+        ];
+        assert_eq!(seen, want);
+        assert_eq!((&bars[1]["passes"], &bars[1]["rows"]), (&json!(3), &json!(9)));
+        assert_eq!((&bars[1]["request"], &bars[1]["choice"]), (&json!("req-a"), &json!(1)));
     }
 
     #[test]

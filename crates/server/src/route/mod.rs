@@ -11,8 +11,10 @@ mod models;
 mod ollama;
 mod openai;
 pub mod openapi;
+mod page;
 mod render;
 mod responses;
+mod status;
 mod tokenize;
 mod turn;
 
@@ -59,9 +61,6 @@ pub static ROUTES: &[&Route] = &[
     &health::LIVE,
     &health::HEALTH,
     &health::READY,
-    &metrics::METRICS,
-    &metrics::TRACE,
-    &metrics::STANDING,
     &about::VERSION,
     &about::ABOUT,
     &models::LIST,
@@ -84,6 +83,13 @@ pub static ROUTES: &[&Route] = &[
     &ollama::about::PS,
     &ollama::embed::MANY,
     &ollama::embed::ONE,
+    &status::ROUTE,
+    &page::PAGE,
+    &page::CHAT,
+    &page::BOARD,
+    &page::TEXT,
+    &page::STYLE,
+    &page::ICON,
     &openapi::ROUTE,
 ];
 

@@ -1,12 +1,15 @@
 //! A server over a tiny seeded model, and a client that writes raw HTTP.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::io::{Read, Write};
+mod http;
+
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use http::{Response, read, request};
 use serde_json::Value;
 use tamp_base::clock::SystemClock;
 use tamp_base::settings::Settings;
@@ -97,101 +100,6 @@ impl Drop for Running {
     }
 }
 
-/// A response.
-#[derive(Debug, Clone)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|h| h.0.eq_ignore_ascii_case(name)).map(|h| &*h.1)
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
-    }
-
-    pub fn code(&self) -> String {
-        let v = self.json();
-        let code = if v["error"].is_string() { &v["code"] } else { &v["error"]["code"] };
-        code.as_str().unwrap_or("").to_string()
-    }
-
-    pub fn message(&self) -> String {
-        let v = self.json();
-        let says = if v["error"].is_string() { &v["error"] } else { &v["error"]["message"] };
-        says.as_str().unwrap_or("").to_string()
-    }
-
-    /// The events of a stream; the last must be `[DONE]`.
-    pub fn events(&self) -> Vec<Value> {
-        let text = std::str::from_utf8(&self.body).unwrap();
-        assert!(text.ends_with("\n\n"), "{text}");
-        let mut lines: Vec<&str> =
-            text.split("\n\n").filter(|e| !e.is_empty() && !e.starts_with(':')).collect();
-        assert_eq!(lines.pop(), Some("data: [DONE]"), "{text}");
-        lines.iter().map(|l| serde_json::from_str(l.strip_prefix("data: ").unwrap()).unwrap()).collect()
-    }
-}
-
-impl Response {
-    /// The events of a stream whose events have names.
-    pub fn named(&self) -> Vec<(String, Value)> {
-        let text = std::str::from_utf8(&self.body).unwrap();
-        assert!(text.ends_with("\n\n"), "{text}");
-        let one = |e: &str| {
-            let (name, data) = e.split_once('\n').unwrap();
-            let name = name.strip_prefix("event: ").unwrap().to_string();
-            (name, serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap())
-        };
-        text.split("\n\n").filter(|e| !e.is_empty() && !e.starts_with(':')).map(one).collect()
-    }
-
-    /// The objects of a stream of lines.
-    pub fn lines(&self) -> Vec<Value> {
-        let text = std::str::from_utf8(&self.body).unwrap();
-        assert!(text.ends_with('\n'), "{text}");
-        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
-    }
-}
-
-/// Reads a whole response.
-pub fn read(stream: &mut TcpStream) -> std::io::Result<Response> {
-    let mut all = Vec::new();
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.read_to_end(&mut all)?;
-    parse(&all).ok_or_else(|| std::io::Error::other(format!("no response in {} bytes", all.len())))
-}
-
-fn parse(all: &[u8]) -> Option<Response> {
-    let cut = all.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&all[..cut]).ok()?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let headers: Vec<(String, String)> =
-        lines.filter_map(|l| l.split_once(": ")).map(|(a, b)| (a.into(), b.into())).collect();
-    let mut body = all[cut + 4..].to_vec();
-    if headers.iter().any(|h| h.0.eq_ignore_ascii_case("transfer-encoding")) {
-        let mut rest = &body[..];
-        let mut out = Vec::new();
-        loop {
-            let end = rest.windows(2).position(|w| w == b"\r\n")?;
-            let n = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
-            if n == 0 {
-                break;
-            }
-            out.extend_from_slice(&rest[end + 2..end + 2 + n]);
-            rest = &rest[end + 4 + n..];
-        }
-        body = out;
-    }
-    Some(Response { status, headers, body })
-}
-
 impl Running {
     pub fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).unwrap()
@@ -246,17 +154,4 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut head =
-        format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-    if !headers.iter().any(|h| h.0.eq_ignore_ascii_case("host")) {
-        head += "host: 127.0.0.1\r\n";
-    }
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += "\r\n";
-    [head.as_bytes(), body].concat()
 }

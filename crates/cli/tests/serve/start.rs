@@ -1,16 +1,13 @@
 //! `tamp serve` as a process: it says where it listens, asks for the key, and ends with 0 when it is told to.
-#![allow(clippy::unwrap_used)] // a helper of a test is a test
-#![cfg(unix)] // the way out is a signal
-
-mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{ran, tamp};
 use tamp_weights::testing::{Arch, Tiny};
+
+use crate::common::{ran, tamp};
 
 fn model(home: &Path) -> String {
     let path = home.join("tiny.gguf");
