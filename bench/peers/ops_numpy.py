@@ -359,12 +359,14 @@ PAGE = (2, 16, 8, 64)
 
 
 def put():
-    """A page of 16 positions hashed, written to a file, renamed; 64 names in turn."""
+    """A page of 16 positions hashed, written to a file, renamed, the eldest of 31 removed."""
     page, at, where = np.full(PAGE, 3, dtype=np.float16), [0], folder()
 
     def run():
-        at[0] = (at[0] + 1) % 64
+        at[0] += 1
         write(os.path.join(where, f"put-{at[0]}"), page)
+        if at[0] > 31:
+            os.remove(os.path.join(where, f"put-{at[0] - 31}"))
 
     return run
 

@@ -96,24 +96,28 @@ impl Rates {
         dot(&self.all(), &Self::row(load))
     }
 
-    /// What a request will be charged, and hold. The steps of a phase are taken to be alike; company makes them cheaper
-    /// and longer.
+    /// What a request will be charged, and hold. The full passes of its prompt are taken to be alike, and so are the
+    /// steps of its answer; company makes them cheaper and longer.
     pub fn estimate(&self, asked: &Asked) -> Estimate {
-        let (chunk, rows) = (asked.chunk.max(1) as f64, asked.prefill.max(1) as f64);
+        let (chunk, rows) = (asked.chunk.max(1), asked.prefill.max(1));
         let (start, said) = (asked.cached as f64, (asked.decode - 1.0).max(0.0));
-        let prompt = start + rows;
-        let passes = (rows / chunk).ceil();
-        // A row attends all before it and itself.
-        let attended = rows * (start + (rows + 1.0) / 2.0) / passes / 1e3;
-        let (prefill, prefill_wall) =
-            self.shared(rows / passes * self.prompt + attended * self.key, prompt, asked.beside);
-        let keys = (prompt + (said + 1.0) / 2.0) / 1e3;
-        let (decode, decode_wall) = self.shared(self.token + keys * self.key, prompt, asked.beside);
-        // Pages grow along with the rows: half of what a phase adds is held on average over it.
+        let prompt = start + rows as f64;
         let pages = |positions: f64| positions / PAGE as f64;
-        let page_ns = pages((start + prompt) / 2.0) * passes * prefill_wall
-            + pages(prompt + said / 2.0) * said * decode_wall;
-        Estimate { prefill_ns: passes * prefill, decode_ns: said * decode, page_ms: page_ns / 1e6 }
+        let (mut prefill_ns, mut page_ns, mut at) = (0.0, 0.0, start);
+        for (passes, rows) in [(rows / chunk, chunk), (usize::from(rows % chunk > 0), rows % chunk)] {
+            let (passes, rows) = (passes as f64, rows as f64);
+            // A row attends all before it and itself; half of what is added is held on average.
+            let middle = at + passes * rows / 2.0;
+            let own = rows * self.prompt + rows * (middle + 0.5) / 1e3 * self.key;
+            let (charge, wall) = self.shared(own, prompt, asked.beside);
+            prefill_ns += passes * charge;
+            page_ns += pages(middle) * passes * wall;
+            at += passes * rows;
+        }
+        let keys = (prompt + (said + 1.0) / 2.0) / 1e3;
+        let (decode, wall) = self.shared(self.token + keys * self.key, prompt, asked.beside);
+        page_ns += pages(prompt + said / 2.0) * said * wall;
+        Estimate { prefill_ns, decode_ns: said * decode, page_ms: page_ns / 1e6 }
     }
 
     /// The charge of a part whose rows and keys cost `own`, in a step with `beside` answers over `keys` keys, and the
