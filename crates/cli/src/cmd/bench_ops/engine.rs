@@ -406,7 +406,9 @@ fn put() -> Result<Ready, BenchError> {
         let _keeps_the_folder = &dir;
         // A page that is there is not written again.
         at += 1;
-        tier.save(&name(at), LAYOUT, bytes.clone()) && tier.flush(WAIT) && tier.counts().saved == u64::from(at)
+        tier.save(&name(at), LAYOUT, bytes.clone())
+            && tier.flush(WAIT)
+            && tier.counts().saved == u64::from(at)
     };
     if !(0..64).all(|_| save()) {
         return Err(wrong("a page could not be written"));
