@@ -1,6 +1,4 @@
 //! Phase B of sequences that have their first keys in the same pages: together and each for itself.
-//!
-//! Planted and seen to fail: one chunk too many taken as shared; the parts of a split row given to its neighbour.
 
 use tamp_base::ids::{PAGE, PageId};
 use tamp_formats::Kind;
