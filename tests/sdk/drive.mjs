@@ -40,7 +40,7 @@ for await (const part of await client.chat.completions.create({ ...ask, stream: 
 assert.equal(text, chat.choices[0].message.content);
 
 const tools = [{ type: "function", function: { name: "weather", parameters } }];
-const must = { ...ask, max_tokens: 200, tools, tool_choice: "required", parallel_tool_calls: false };
+const must = { ...ask, max_tokens: 2000, tools, tool_choice: "required", parallel_tool_calls: false };
 const called = await client.chat.completions.create(must);
 assert.equal(called.choices[0].finish_reason, "tool_calls");
 fits(called.choices[0].message.tool_calls[0].function.arguments);

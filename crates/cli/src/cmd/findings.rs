@@ -87,11 +87,11 @@ mod tests {
             "control": {"use": ["kv.codec=f32", "engine.policy=fcfs"]},
             "candidates": [
                 {"name": "a", "use": ["kv.codec=f16", "engine.policy=fcfs"]},
-                {"name": "b", "use": ["spec.accept=exact", "no.room=here"]},
+                {"name": "b", "use": ["engine.policy=tenant", "no.room=here"]},
             ],
         });
         assert_eq!(chosen(&spec, "a", &rooms()), ["kv.codec.f16"]);
-        assert_eq!(chosen(&spec, "b", &rooms()), ["spec.accept.exact"]);
+        assert_eq!(chosen(&spec, "b", &rooms()), ["engine.policy.tenant"]);
         assert!(chosen(&json!({}), "a", &rooms()).is_empty());
     }
 
