@@ -51,7 +51,7 @@ assert.equal(
 );
 
 const form = { type: "json_schema", json_schema: { name: "weather", schema: parameters, strict: true } };
-fits((await client.chat.completions.create({ ...ask, max_tokens: 200, response_format: form })).choices[0].message.content);
+fits((await client.chat.completions.create({ ...ask, max_tokens: 2000, response_format: form })).choices[0].message.content);
 
 const vectors = await client.embeddings.create({ model, input: ["a cat", "a dog"] });
 assert.equal(vectors.data.length, 2);

@@ -169,7 +169,7 @@ def messages():
 
     tool = {"name": "weather", "description": "The weather", "input_schema": WEATHER}
     choice = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
-    ask = dict(model=MODEL, messages=USER, max_tokens=200, tools=[tool], tool_choice=choice, extra_body={"seed": 5})
+    ask = dict(model=MODEL, messages=USER, max_tokens=2000, tools=[tool], tool_choice=choice, extra_body={"seed": 5})
     m = claude.messages.create(**ask)
     use = m.content[0]
     assert m.stop_reason == "tool_use" and use.type == "tool_use" and use.name == "weather"
@@ -210,7 +210,7 @@ def constrained():
         prompt = [{"role": "user", "content": f"Give me example number {i} as JSON."}]
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         c = client.chat.completions.create(
-            model=MODEL, messages=prompt, response_format=form, seed=i, temperature=1.0 + (i % 3) / 2, max_tokens=600)
+            model=MODEL, messages=prompt, response_format=form, seed=i, temperature=1.0 + (i % 3) / 2, max_tokens=2000)
         assert c.choices[0].finish_reason == "stop", c
         jsonschema.validate(json.loads(c.choices[0].message.content), schema)
 
