@@ -25,7 +25,7 @@ pub struct Work {
     /// Weight bytes read, packed size, summed over forwards.
     pub weight_bytes: u64,
     /// KV bytes that were not read again because rows of several sequences took them together.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "none")]
     pub kv_bytes_spared: u64,
     /// Draft tokens the target judged.
     pub draft_tested: u64,
@@ -43,4 +43,9 @@ impl std::ops::AddAssign for Work {
         self.draft_tested += o.draft_tested;
         self.draft_accepted += o.draft_accepted;
     }
+}
+
+/// Records from before a counter existed read the same as those in which it stayed at 0.
+fn none(n: &u64) -> bool {
+    *n == 0
 }
