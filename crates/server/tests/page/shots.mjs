@@ -12,8 +12,10 @@ for (const [width, height, scheme, machine] of [[1280, 800, "light"], [1280, 800
   const page = await browser.page({ width, height, scheme });
   await page.go(url);
   await page.until("document.getElementById('model').value", "the list of models");
-  await page.fill("#max_tokens", "260");
-  await page.fill("#temperature", "0.2");
+  // The settings are closed, so nothing can be typed into them.
+  for (const [id, value] of [["max_tokens", "260"], ["temperature", "0.2"]]) {
+    await page.get(`(e => { e.value = "${value}"; e.dispatchEvent(new Event("input", { bubbles: true })); e.dispatchEvent(new Event("change", { bubbles: true })); return true; })(document.getElementById("${id}"))`);
+  }
   await page.get("document.getElementById('say').focus()");
   await page.type(message);
   await page.press("Enter");
